@@ -1,0 +1,224 @@
+"""params.yaml, parsed once into frozen typed models. An unknown key is an error."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dbp_mae.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+ENCODER_LAYERS = ("qkv", "proj", "fc1", "fc2")
+
+
+class Block(BaseModel):
+    """A block of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataParams(Block):
+    """What the images are and how they are divided."""
+
+    source: Path
+    """Folder with images/, and masks/ (index PNG) or labels/ (LabelMe JSON), and perhaps parts.csv."""
+    classes: Annotated[list[str], Field(min_length=1, max_length=254)]
+    """Class i of a mask (counted from 1) is the i-th name; 0 is background, 255 ignored."""
+    defects: list[str]
+    """The classes whose presence makes a part a reject; the others are structure."""
+    channels: Literal[1, 3]
+    white_level: Annotated[int, Field(ge=256, le=65535)]
+    """The value of white in images of more than 8 bits (4095 for a 12-bit camera)."""
+    group_pattern: str | None
+    """Regular expression on the file name; its first group names the part. parts.csv goes before it."""
+    val_share: Annotated[float, Field(gt=0, lt=1)]
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if unknown := sorted(set(self.defects) - set(self.classes)):
+            raise ValueError(f"defects names {unknown}, which are not among classes {self.classes}")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {self.classes} names one class twice")
+        if self.val_share + self.test_share >= 1:
+            raise ValueError("val_share + test_share must leave something to train on (sum below 1)")
+        return self
+
+
+class RenderParams(Block):
+    """The embedded default data: rendered wire-bonded devices."""
+
+    devices: Count
+    views: Count
+    """Images of one device, each with its own light, focus and pose."""
+    labelled_share: Share
+    """Share of the devices whose images get masks."""
+    size: Annotated[int, Field(ge=96)]
+    """Side of an image in pixels."""
+    seed: int
+
+
+class ValidateParams(Block):
+    """The gate on the manifest."""
+
+    tolerated_share: Share
+    """Share of the images that may be quarantined before the pipeline stops."""
+
+
+class DecorrelationParams(Block):
+    """Decorrelation of the encoder's layer inputs (arXiv 2510.14657)."""
+
+    update: Literal["none", "paper", "function-preserving"]
+    eps: Positive
+    """Step of the decorrelating matrix R."""
+    kappa: Share
+    """0 only decorrelates, 1 only normalises the variances."""
+    sample: Annotated[float, Field(gt=0, le=1)]
+    """Share of the token vectors that each update sees."""
+    every: Count
+    """Steps between two updates of R."""
+    block: Count
+    """Widest block of R; wider layers get a block-diagonal R."""
+    layers: list[Literal["qkv", "proj", "fc1", "fc2"]]
+
+
+class PretrainParams(Block):
+    """Masked-autoencoder pre-training."""
+
+    model: Literal["nano", "tiny", "small", "base", "large"]
+    patch: Count
+    crop: Count
+    """Side in pixels of the square crops, cut at native scale."""
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)]
+    decoder_dim: Count
+    decoder_depth: Count
+    optimizer: Literal["adamw", "muon"]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
+    batch: Count
+    crops_per_image: Count
+    """Crops cut from each decoded image of a batch: decoding is the loader's cost."""
+    validate_every: Count
+    checkpoint_every: Count
+    precision: Precision
+    compile: bool
+    workers: Annotated[int, Field(ge=0)]
+    seed: int
+    decorrelation: DecorrelationParams
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.crop % self.patch:
+            raise ValueError(f"crop ({self.crop}) must be a multiple of patch ({self.patch})")
+        if self.batch % self.crops_per_image:
+            raise ValueError(
+                f"batch ({self.batch}) must be a multiple of crops_per_image ({self.crops_per_image})"
+            )
+        return self
+
+
+class FinetuneParams(Block):
+    """Fine-tuning of the segmenter on the labelled images."""
+
+    tile: Annotated[int, Field(ge=32)]
+    """Side in pixels of the square tiles the segmenter sees, in training and on the line."""
+    decoder_width: Count
+    learning_rate: Positive
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    steps: Count
+    warmup_steps: Annotated[int, Field(ge=0)]
+    batch: Count
+    foreground_share: Share
+    """Share of the tiles of a batch that are centred near a labelled object."""
+    validate_every: Count
+    checkpoint_every: Count
+    precision: Precision
+    workers: Annotated[int, Field(ge=0)]
+    seed: int
+
+
+class ExportParams(Block):
+    """What the model file carries for the inspection line."""
+
+    overlap: Annotated[int, Field(ge=0)]
+    """Pixels by which neighbouring tiles overlap."""
+    min_score: Share
+    """Mean probability below which an object is not reported."""
+    min_area: Annotated[int, Field(ge=1)]
+    """Area in pixels below which an object is not reported."""
+
+
+class EvaluateParams(Block):
+    """How the held-out images are judged."""
+
+    match_iou: Annotated[float, Field(gt=0, lt=1)]
+    """Intersection over union from which a reported object counts as the labelled one."""
+    overlays: Count
+    """How many of the worst images are drawn."""
+
+
+class EmissionsParams(Block):
+    """Where the electricity comes from."""
+
+    country: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    """ISO 3166-1 alpha-3 code, for the grid's carbon intensity."""
+    sample_seconds: Positive
+
+
+class Params(Block):
+    """All of params.yaml."""
+
+    data: DataParams
+    render: RenderParams
+    validation: Annotated[ValidateParams, Field(alias="validate")]
+    pretrain: PretrainParams
+    finetune: FinetuneParams
+    export: ExportParams
+    evaluate: EvaluateParams
+    emissions: EmissionsParams
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.finetune.tile % self.pretrain.patch:
+            raise ValueError(
+                f"finetune.tile ({self.finetune.tile}) must be a multiple of "
+                f"pretrain.patch ({self.pretrain.patch})"
+            )
+        if self.export.overlap >= self.finetune.tile:
+            raise ValueError(
+                f"export.overlap ({self.export.overlap}) must be smaller than "
+                f"finetune.tile ({self.finetune.tile})"
+            )
+        return self
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is unknown, missing or out of range.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the command from the project's folder.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({reason}): correct it.") from None
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise UserError(f"{path} does not fit: {problems}. Correct these keys.") from None
