@@ -1,0 +1,228 @@
+"""The rules of the gate: expectations on the manifest, and the columns of evidence they look at."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from great_expectations import expectations as gxe
+from great_expectations.expectations.metadata_types import FailureSeverity
+from great_expectations.expectations.row_conditions import Column
+
+from dbp_mae.data.labels import LabelErrorKind
+from dbp_mae.data.manifest import LABEL_STATES, SPLITS
+
+Severity = Literal["critical", "warning"]
+
+BLANK_STD = 0.004
+"""An image whose channels all deviate by less, about one grey level of 255, shows nothing."""
+SATURATED_SHARE = 0.5
+OUTLIER_FENCE = 3.0
+"""Interquartile ranges between the quartiles and an outlier (Tukey's outer fence)."""
+
+LABEL_RULES: dict[LabelErrorKind, str] = {
+    "unreadable": "Label can be read",
+    "unsupported": "Label is of a supported kind",
+    "wrong_size": "Label is of its image's size",
+    "binary_mask": "Mask holds class indices, not 0 and 255",
+    "unknown_class": "Label names known classes only",
+    "contradiction": "Label agrees with parts.csv",
+}
+"""The title of the rule against each kind of label error."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An expectation, and the sentence that tells of its failure; {value} is the value found."""
+
+    title: str
+    severity: Severity
+    expectation: type[gxe.Expectation]
+    arguments: dict[str, Any]
+    sentence: str
+
+    def build(self) -> gxe.Expectation:
+        """Return the expectation; its meta data name the rule."""
+        severity = FailureSeverity(self.severity)
+        return self.expectation(**self.arguments, severity=severity, meta={"title": self.title})
+
+
+def image_evidence(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Add what the rules on single images look at: each column is null where all is well.
+
+    group_splits: the splits of the image's group, where there are several.
+    copy_elsewhere, lookalike_elsewhere: an image in another split with the same bytes, or hash.
+    copy_nearby: another image in the same split with the same bytes.
+    contrast: the largest standard deviation of a channel.
+    One column for each kind of label error holds the errors of that kind.
+    """
+    splits = manifest.groupby("group")["split"].unique().map(sorted)
+    straddling = splits[splits.map(len) > 1].map(" and ".join)
+    copies = _twin_elsewhere(manifest, "sha256")
+    return manifest.assign(
+        group_splits=manifest["group"].map(straddling),
+        copy_elsewhere=copies,
+        lookalike_elsewhere=_twin_elsewhere(manifest, "phash").where(copies.isna()),
+        copy_nearby=_twin_nearby(manifest, "sha256"),
+        contrast=manifest["channel_std"].map(np.max, na_action="ignore").astype(float),
+        **{
+            _error_of(kind): manifest["label_error"].where(manifest["label_error_kind"] == kind)
+            for kind in LABEL_RULES
+        },
+    )
+
+
+def image_rules(manifest: pd.DataFrame) -> list[Rule]:
+    """Return the rules on single images; the manifest tells which sharpness is usual."""
+    softest, sharpest = _fences(manifest["sharpness"])
+    return [
+        Rule(
+            "Image can be read",
+            "critical",
+            gxe.ExpectColumnValuesToBeNull,
+            {"column": "image_error"},
+            "{value}",
+        ),
+        *(
+            Rule(
+                title,
+                "critical",
+                gxe.ExpectColumnValuesToBeNull,
+                {
+                    "column": _error_of(kind),
+                    "row_condition": Column("label_state") == "labelled",
+                },
+                "{value}",
+            )
+            for kind, title in LABEL_RULES.items()
+        ),
+        Rule(
+            "Label state is known",
+            "critical",
+            gxe.ExpectColumnValuesToBeInSet,
+            {"column": "label_state", "value_set": list(LABEL_STATES)},
+            "The label state '{value}' is unknown.",
+        ),
+        Rule(
+            "Image is not blank",
+            "critical",
+            gxe.ExpectColumnValuesToBeBetween,
+            {"column": "contrast", "min_value": BLANK_STD},
+            "The image is blank: its values deviate by {value:.4f} of white.",
+        ),
+        Rule(
+            "Part is in one split",
+            "critical",
+            gxe.ExpectColumnValuesToBeNull,
+            {"column": "group_splits"},
+            "Its part (group) is in {value}.",
+        ),
+        Rule(
+            "No copy in another split",
+            "critical",
+            gxe.ExpectColumnValuesToBeNull,
+            {"column": "copy_elsewhere"},
+            "The same file is in another split as {value}: delete one, or give both one group.",
+        ),
+        Rule(
+            "No look-alike in another split",
+            "warning",
+            gxe.ExpectColumnValuesToBeNull,
+            {"column": "lookalike_elsewhere"},
+            "It looks like {value}, which is in another split.",
+        ),
+        Rule(
+            "No copy in its own split",
+            "warning",
+            gxe.ExpectColumnValuesToBeNull,
+            {"column": "copy_nearby"},
+            "It is the same file as {value}.",
+        ),
+        Rule(
+            "Exposure keeps detail",
+            "warning",
+            gxe.ExpectColumnValuesToBeBetween,
+            {"column": "saturated", "max_value": SATURATED_SHARE},
+            "{value:.0%} of its values are black or white.",
+        ),
+        Rule(
+            "Sharpness is usual",
+            "warning",
+            gxe.ExpectColumnValuesToBeBetween,
+            {"column": "sharpness", "min_value": softest, "max_value": sharpest},
+            f"Its sharpness {{value:.1f}} is outside {softest:.1f} to {sharpest:.1f}.",
+        ),
+    ]
+
+
+def table_evidence(manifest: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Add what the rules on the whole table sum up: labelled images, and pixels of each class."""
+    labelled = manifest["label_state"] == "labelled"
+    pixels = {
+        _pixels_of(name): [0 if p is None else int(p[index]) for p in manifest["pixels"]]
+        for index, name in enumerate(classes, start=1)
+    }
+    return manifest.assign(labelled=labelled.astype(int), **pixels)
+
+
+def table_rules(classes: list[str]) -> list[Rule]:
+    """Return the rules on the table as a whole: every split is labelled and shows each class."""
+    return [
+        *(
+            Rule(
+                f"Labelled images in {split}",
+                "critical",
+                gxe.ExpectColumnSumToBeBetween,
+                {"column": "labelled", "min_value": 1, "row_condition": Column("split") == split},
+                f"No labelled image is left in {split}: label images of more parts.",
+            )
+            for split in SPLITS
+        ),
+        *(
+            Rule(
+                f"'{name}' in {split}",
+                "critical" if split == "train" else "warning",
+                gxe.ExpectColumnSumToBeBetween,
+                {
+                    "column": _pixels_of(name),
+                    "min_value": 1,
+                    "row_condition": Column("split") == split,
+                },
+                f"No image left in {split} shows '{name}': label it in more parts.",
+            )
+            for split in SPLITS
+            for name in classes
+        ),
+    ]
+
+
+def _error_of(kind: LabelErrorKind) -> str:
+    return f"label error {kind}"
+
+
+def _pixels_of(name: str) -> str:
+    return f"pixels of {name}"
+
+
+def _twin_elsewhere(manifest: pd.DataFrame, key: str) -> pd.Series:
+    """Name for each row the first path in another split with the same key, or null."""
+    first = manifest.groupby([key, "split"])["path"].first().unstack()
+    twins = first.reindex(index=manifest[key], columns=SPLITS)
+    elsewhere = np.array(SPLITS) != manifest["split"].to_numpy()[:, None]
+    return twins.where(elsewhere).bfill(axis=1).iloc[:, 0].set_axis(manifest.index)
+
+
+def _twin_nearby(manifest: pd.DataFrame, key: str) -> pd.Series:
+    """Name for each row the first path in its split with the same key, null for that one itself."""
+    first = manifest.groupby([key, "split"])["path"].transform("first")
+    return first.where(first != manifest["path"])
+
+
+def _fences(values: pd.Series) -> tuple[float, float]:
+    """Return the bounds of a positive quantity beyond which a value is an outlier."""
+    logs = np.log(values[values > 0])
+    if logs.empty:
+        return 0.0, np.inf
+    low, high = np.quantile(logs, [0.25, 0.75])
+    reach = OUTLIER_FENCE * (high - low)
+    return float(np.exp(low - reach)), float(np.exp(high + reach))

@@ -1,0 +1,182 @@
+"""What a source folder holds: images, labels and parts that fit together, or a sentence why not."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import pandas as pd
+
+from dbp_mae.errors import UserError
+from dbp_mae.params import DataParams
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+LABEL_FOLDERS = ("masks", "labels")
+
+State = Literal["labelled", "clean", "unlabelled", "excluded"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image file and what the source says about it."""
+
+    image: Path
+    """Relative to the source's images/."""
+    label: Path | None
+    """Relative to the source."""
+    group: str
+    state: State | None
+    """None where parts.csv leaves it to the label file."""
+
+
+def find_samples(source: Path, params: DataParams) -> list[Sample]:
+    """List a source folder's images in the order of their names.
+
+    Raises:
+        UserError: there is no image, two files contend for one name, a label file or a row of
+            parts.csv has no image, parts.csv lacks columns or values, or data.group_pattern is no
+            regular expression or does not name the part of a file.
+    """
+    images = _find_images(source / "images")
+    labels = _find_labels(source, set(images))
+    parts = _read_parts(source / "parts.csv", images.values())
+    names = [image.as_posix() for image in images.values()]
+    groups = _groups_by_pattern(params.group_pattern, [n for n in names if n not in parts])
+    return [
+        Sample(
+            image=image,
+            label=labels.get(stem),
+            group=parts[name].group if name in parts else groups[name],
+            state=parts[name].state if name in parts else None,
+        )
+        for (stem, image), name in zip(images.items(), names, strict=True)
+    ]
+
+
+def _find_images(folder: Path) -> dict[str, Path]:
+    """Return the images by name without suffix, relative to `folder`."""
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is missing: data.source must be a folder with a folder images/ in it."
+        )
+    files = list(_files_in(folder))
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise UserError(f"{folder} holds no image: PNG, JPEG, TIFF and BMP files are read.")
+    if others := [file for file in files if file not in images]:
+        print(f"{folder}: {len(others)} of {len(files)} files are no images, such as {others[0]}.")
+    return _by_stem(folder, images)
+
+
+def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
+    """Return the label files by name without suffix, relative to the source."""
+    labels: dict[str, Path] = {}
+    for name in LABEL_FOLDERS:
+        for stem, file in _by_stem(source / name, _files_in(source / name)).items():
+            if stem not in stems:
+                raise UserError(
+                    f"{source / name / file} labels no image: add images/{stem}.* or delete it."
+                )
+            if stem in labels:
+                raise UserError(
+                    f"{source / name / file} and {source / labels[stem]} label one image: keep one."
+                )
+            labels[stem] = name / file
+    return labels
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and below, relative to it, sorted, without hidden ones."""
+    for path in sorted(folder.rglob("*")):
+        file = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in file.parts)
+        if not hidden and not path.is_dir():  # a broken link is a file that cannot be opened
+            yield file
+
+
+def _by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        stem = file.with_suffix("").as_posix()
+        if stem in by_stem:
+            raise UserError(
+                f"{folder / by_stem[stem]} and {folder / file} differ in their ending only: "
+                "rename or delete one."
+            )
+        by_stem[stem] = file
+    return by_stem
+
+
+@dataclass(frozen=True)
+class _Part:
+    group: str
+    state: State | None
+
+
+def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
+    """Read parts.csv, where there is one: group and state by image."""
+    if not path.exists():
+        return {}
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a comma-separated UTF-8 table ({reason}).") from None
+    if missing := {"image", "group"} - set(table.columns):
+        raise UserError(
+            f"{path} lacks the column {' and '.join(sorted(missing))}: "
+            f"it has {', '.join(table.columns)} (separate columns by commas)."
+        )
+    names = table["image"].str.strip().str.replace("\\", "/")
+    if unknown := sorted(set(names) - {image.as_posix() for image in images}):
+        raise UserError(
+            f"{path} names the image '{unknown[0]}', which is not in images/: "
+            "correct or delete its row."
+        )
+    if twice := sorted(names[names.duplicated()]):
+        raise UserError(f"{path} names the image '{twice[0]}' twice: keep one row.")
+    groups = table["group"].str.strip()
+    states = table["state"].str.strip() if "state" in table else [""] * len(table)
+    return {
+        name: _part(path, name, group, state)
+        for name, group, state in zip(names, groups, states, strict=True)
+    }
+
+
+def _part(path: Path, name: str, group: str, state: str) -> _Part:
+    if not group:
+        raise UserError(f"{path} gives no group for '{name}': name the part it shows.")
+    for known in get_args(State):
+        if state == known:
+            return _Part(group, known)
+    if state:
+        raise UserError(
+            f"{path} gives '{name}' the state '{state}': "
+            f"use one of {', '.join(get_args(State))}, or leave it empty."
+        )
+    return _Part(group, None)
+
+
+def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
+    """Return the part that the pattern finds in each name; without a pattern, the name itself."""
+    if pattern is None:
+        return {name: name for name in names}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"data.group_pattern '{pattern}' is not a regular expression ({error})."
+        ) from None
+    if not expression.groups:
+        raise UserError(
+            f"data.group_pattern '{pattern}' has no group in parentheses to name the part."
+        )
+    matches = {name: expression.search(name) for name in names}
+    groups = {name: match[1] for name, match in matches.items() if match and match[1]}
+    if unmatched := [name for name in names if name not in groups]:
+        raise UserError(
+            f"data.group_pattern '{pattern}' finds no part in '{unmatched[0]}': "
+            "correct the pattern, or name the part in parts.csv."
+        )
+    return groups

@@ -1,0 +1,124 @@
+"""Labelled tiles for fine-tuning, each batch a pure function of the seed and the step."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dbp_mae.data.augmentation import augment, training_augmentation
+from dbp_mae.data.images import DecodedImages, read_mask
+from dbp_mae.data.labels import IGNORED
+from dbp_mae.inspection.tiling import cut_tiles, pad_to_tile
+from dbp_mae.params import DataParams, FinetuneParams
+
+TileBatch = tuple[Tensor, Tensor]
+"""Tiles, uint8, B C H W; and their masks, int64, B H W."""
+
+
+class LabelledImages:
+    """The labelled images of a manifest's rows with their index masks (uint8, H W)."""
+
+    def __init__(self, frame: pd.DataFrame, data: DataParams, folder: Path) -> None:
+        rows = frame[frame["label_state"] == "labelled"]
+        self.images = DecodedImages(rows, data)
+        self.masks = [folder / path for path in rows["mask_path"]]
+        pixels = np.stack(rows["pixels"].to_list()) if len(rows) else np.zeros((0, 1))
+        self.present = pixels[:, 1:] > 0  # image, class
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.images[index], read_mask(self.masks[index])
+
+
+class TileBatches(Dataset[TileBatch]):
+    """Item `step` is the batch of that step.
+
+    A share of the tiles is centred near a pixel of a class drawn evenly from those that occur, so that
+    rare classes and tiny defects are seen as often as common ones.
+    """
+
+    def __init__(self, labelled: LabelledImages, params: FinetuneParams) -> None:
+        self.labelled = labelled
+        self.params = params
+        self.augmentation = training_augmentation(params.seed)
+        self.occurring = np.flatnonzero(labelled.present.any(axis=0)) + 1
+
+    def __len__(self) -> int:
+        return self.params.steps
+
+    def __getitem__(self, step: int) -> TileBatch:
+        rng = np.random.default_rng([self.params.seed, step])
+        pairs = [self._tile(rng) for _ in range(self.params.batch)]
+        tiles = np.stack([tile for tile, _ in pairs]).transpose(0, 3, 1, 2)
+        masks = np.stack([mask for _, mask in pairs]).astype(np.int64)
+        return torch.from_numpy(np.ascontiguousarray(tiles)), torch.from_numpy(masks)
+
+    def _tile(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        size = self.params.tile
+        if len(self.occurring) and rng.random() < self.params.foreground_share:
+            wanted = int(rng.choice(self.occurring))
+            index = int(rng.choice(np.flatnonzero(self.labelled.present[:, wanted - 1])))
+            image, mask = self._padded(index)
+            top, left = near_pixel(mask == wanted, size, rng)
+        else:
+            image, mask = self._padded(int(rng.integers(len(self.labelled))))
+            top = int(rng.integers(mask.shape[0] - size + 1))
+            left = int(rng.integers(mask.shape[1] - size + 1))
+        window = np.s_[top : top + size, left : left + size]
+        return augment(self.augmentation, image[window], mask[window], int(rng.integers(2**31)))
+
+    def _padded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = self.labelled[index]
+        size = self.params.tile
+        return pad_to_tile(image, size), pad_mask(mask, size)
+
+
+def near_pixel(wanted: np.ndarray, size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return top and left of a tile inside the image that holds a random pixel of `wanted`, H W."""
+    rows, columns = np.nonzero(wanted)
+    chosen = rng.integers(len(rows))
+    return (
+        _start(int(rows[chosen]), size, wanted.shape[0], rng),
+        _start(int(columns[chosen]), size, wanted.shape[1], rng),
+    )
+
+
+def _start(position: int, size: int, length: int, rng: np.random.Generator) -> int:
+    low, high = max(0, position - size + 1), min(position, length - size)
+    return int(rng.integers(low, high + 1))
+
+
+def pad_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Pad a mask, H W, on the lower right to at least `size`; the padding is ignored."""
+    height, width = mask.shape
+    edges = ((0, max(0, size - height)), (0, max(0, size - width)))
+    return np.pad(mask, edges, constant_values=IGNORED)
+
+
+def validation_tiles(labelled: LabelledImages, size: int) -> list[TileBatch]:
+    """Cut every image into tiles that cover it, one batch an image."""
+    batches = []
+    for index in range(len(labelled)):
+        image, mask = labelled[index]
+        tiles, origins = cut_tiles(image, size, overlap=0)
+        padded = pad_mask(mask, size)
+        masks = np.stack([padded[y : y + size, x : x + size] for y, x in origins])
+        pixels = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+        batches.append((torch.from_numpy(pixels), torch.from_numpy(masks.astype(np.int64))))
+    return batches
+
+
+def sample_tiles(frame: pd.DataFrame, data: DataParams, size: int, count: int = 10) -> np.ndarray:
+    """Return real tiles, uint8, N T T C, one from the middle of each of `count` validation images."""
+    rows = frame[frame["split"] == "val"]
+    images = DecodedImages(rows.iloc[:: max(1, len(rows) // count)], data)
+    middles = []
+    for index in range(count):
+        tiles, _ = cut_tiles(images[index % len(images)], size, overlap=0)
+        middles.append(tiles[len(tiles) // 2])
+    return np.stack(middles)

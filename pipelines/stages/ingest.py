@@ -1,0 +1,18 @@
+"""Stage ingest: the source folder becomes a manifest and index masks."""
+
+from pathlib import Path
+
+from dbp_mae.data.ingest import ingest
+from dbp_mae.data.manifest import write_manifest
+from dbp_mae.params import Params
+from pipelines.stage import run
+
+
+def main(params: Params) -> None:
+    """Write data/manifest.parquet and data/masks."""
+    manifest = ingest(params.data.source, params.data, masks=Path("data/masks"))
+    write_manifest(manifest, Path("data/manifest.parquet"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,37 @@
+"""Stage validate: the manifest passes the gate, or the pipeline stops here."""
+
+from pathlib import Path
+
+from dbp_mae.data.manifest import read_manifest, write_manifest
+from dbp_mae.data.validation import validate
+from dbp_mae.data.validation_page import render_page
+from dbp_mae.errors import UserError
+from dbp_mae.files import write_text
+from dbp_mae.params import Params
+from pipelines.stage import run
+
+PAGE = Path("reports/validation.html")
+
+
+def main(params: Params) -> None:
+    """Write the validated images, the quarantined ones and the page; then stop if the gate closed.
+
+    Raises:
+        UserError: the gate is closed.
+    """
+    classes = params.data.classes
+    manifest = read_manifest(Path("data/manifest.parquet"))
+    validation = validate(manifest, classes, params.validation.tolerated_share)
+    write_manifest(validation.validated, Path("data/validated.parquet"))
+    write_text(Path("data/quarantine.csv"), validation.quarantine.to_csv(index=False))
+    write_text(PAGE, render_page(validation, classes))
+    if not validation.gate_open:
+        raise UserError(
+            f"{validation.complaint}\nSee {PAGE}; correct or delete these files, "
+            "or tolerate them with validate.tolerated_share."
+        )
+    print(validation.verdict)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,179 @@
+"""Crops and tiles for training: pure functions of seed and step, aligned, fair to rare classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dbp_mae.data.augmentation import augment, training_augmentation
+from dbp_mae.data.crops import CropBatches, random_crop
+from dbp_mae.data.images import DecodedImages, pooled_statistics
+from dbp_mae.data.labels import IGNORED
+from dbp_mae.data.tiles import (
+    LabelledImages,
+    TileBatches,
+    near_pixel,
+    pad_mask,
+    sample_tiles,
+    validation_tiles,
+)
+from dbp_mae.inspection.images import encode_png
+from dbp_mae.params import DataParams, load_params
+
+SIDE = 90
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, DataParams, Path]:
+    """Five images whose grey tells the class (0, 50, 100): one pixel of class 2 in the first alone."""
+    folder = tmp_path_factory.mktemp("labelled")
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+    rows = []
+    for number in range(5):
+        mask = np.zeros((SIDE, SIDE + number), np.uint8)
+        mask[10:20, 10:60] = 1
+        if number == 0:
+            mask[85, 85] = 2
+        name = f"{number}.png"
+        (folder / "images" / name).write_bytes(encode_png(mask * 50 + number))
+        (folder / "masks" / name).write_bytes(encode_png(mask))
+        rows.append(
+            {
+                "path": f"images/{name}",
+                "mask_path": f"masks/{name}",
+                "label_state": "labelled",
+                "pixels": np.bincount(mask.ravel(), minlength=3).tolist(),
+                "split": "val",
+            }
+        )
+    params = load_params().data
+    return pd.DataFrame(rows), params.model_copy(update={"source": folder}), folder
+
+
+def test_batches_depend_on_seed_and_step_alone(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, _ = labelled
+    params = load_params().pretrain.model_copy(update={"batch": 8, "crop": 32})
+    first, second = (CropBatches(DecodedImages(frame, data), params, seed=3) for _ in range(2))
+    first[0], first[1]
+    for one, other in zip(first[7], second[7], strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first[7][0], first[8][0])
+    assert not torch.equal(first[7][0], CropBatches(first.images, params, seed=4)[7][0])
+
+
+def test_every_image_is_visited_once_an_epoch(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, _ = labelled
+    params = load_params().pretrain.model_copy(update={"batch": 4, "crops_per_image": 4})
+    batches = CropBatches(DecodedImages(frame, data), params, seed=0)
+    visits = [batches._image_indices(step)[0] for step in range(10)]
+    assert sorted(visits[:5]) == sorted(visits[5:]) == list(range(5))
+    assert visits[:5] != visits[5:]
+
+
+def test_crop_is_at_native_scale_and_pads_small_images() -> None:
+    rng = np.random.default_rng(0)
+    image = np.arange(40 * 50, dtype=np.int32).reshape(40, 50, 1)
+    crop = random_crop(image, 16, rng)[:, :, 0]
+    assert set(np.abs(np.diff(crop, axis=1)).ravel()) == {1}
+    assert set(np.abs(np.diff(crop, axis=0)).ravel()) == {50}
+    assert random_crop(image, 64, rng).shape == (64, 64, 1)
+
+
+def test_images_beyond_the_budget_are_read_again(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, _ = labelled
+    images = DecodedImages(frame, data, budget=SIDE * SIDE)
+    for index in (0, 1, 0, 1):
+        assert images[index].shape == (SIDE, SIDE + index, 1)
+    assert list(images.kept) == [0]
+
+
+def test_pooled_statistics_are_those_of_all_pixels() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.random((4, 5, 3)), rng.random((20, 3, 3)) * 0.2]
+    frame = pd.DataFrame(
+        [
+            {
+                "width": image.shape[1],
+                "height": image.shape[0],
+                "channel_mean": image.mean((0, 1)),
+                "channel_std": image.std((0, 1)),
+            }
+            for image in images
+        ]
+    )
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images])
+    mean, std = pooled_statistics(frame)
+    np.testing.assert_allclose(mean, pixels.mean(0))
+    np.testing.assert_allclose(std, pixels.std(0))
+
+
+def test_augmentation_keeps_image_and_mask_together() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:30, 20:40] = 1
+    tile = (mask * 200)[:, :, None]
+    augmentation = training_augmentation(seed=0)
+    for seed in range(20):
+        image, moved = augment(augmentation, tile, mask, seed)
+        inside, outside = image[:, :, 0][moved == 1], image[:, :, 0][moved == 0]
+        assert image.dtype == np.uint8
+        assert np.median(inside) > np.median(outside) + 60
+        again = augment(augmentation, tile, mask, seed)
+        np.testing.assert_array_equal(image, again[0])
+        np.testing.assert_array_equal(moved, again[1])
+    assert not np.array_equal(image, augment(augmentation, tile, mask, 0)[0])
+
+
+def test_rare_class_is_seen_as_often_as_the_common_one(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, folder = labelled
+    params = load_params().finetune.model_copy(
+        update={"tile": 32, "batch": 16, "foreground_share": 1.0}
+    )
+    batches = TileBatches(LabelledImages(frame, data, folder), params)
+    masks = torch.cat([batches[step][1] for step in range(8)])
+    share = [(masks == index).flatten(1).any(1).float().mean().item() for index in (1, 2)]
+    assert share[1] > 0.25, "one pixel in one of five images"
+    assert share[0] > 0.25
+    assert torch.equal(batches[3][0], batches[3][0])
+
+
+def test_near_pixel_holds_a_wanted_pixel() -> None:
+    rng = np.random.default_rng(0)
+    wanted = np.zeros((50, 70), bool)
+    for corner in [(0, 0), (49, 69), (25, 30)]:
+        wanted[:] = False
+        wanted[corner] = True
+        for _ in range(50):
+            top, left = near_pixel(wanted, 32, rng)
+            assert wanted[top : top + 32, left : left + 32].any()
+            assert 0 <= top <= 18
+            assert 0 <= left <= 38
+
+
+def test_validation_tiles_cover_and_padding_is_ignored(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, folder = labelled
+    batches = validation_tiles(LabelledImages(frame, data, folder), 128)
+    assert len(batches) == 5
+    tiles, masks = batches[0]
+    assert tiles.shape == (1, 1, 128, 128)
+    assert int((masks != IGNORED).sum()) == SIDE * SIDE
+    assert pad_mask(np.zeros((5, 200), np.uint8), 128).shape == (128, 200)
+
+
+def test_sample_tiles_are_real(labelled: tuple[pd.DataFrame, DataParams, Path]) -> None:
+    frame, data, _ = labelled
+    tiles = sample_tiles(frame, data, 32)
+    assert tiles.shape == (10, 32, 32, 1)
+    assert tiles.dtype == np.uint8
