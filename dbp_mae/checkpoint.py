@@ -1,0 +1,48 @@
+"""Where a training that was killed goes on: everything a bit-identical resume needs, in one file."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pydantic import BaseModel
+
+from dbp_mae.files import atomic_path
+
+ROOT = Path(".checkpoints")
+"""Outside the outputs of any stage, for DVC deletes those before the stage runs."""
+
+
+def run_folder(name: str, frame: pd.DataFrame, *params: BaseModel) -> Path:
+    """Return the folder of one training: its name, with a hash of its data and parameters."""
+    digest = hashlib.sha256()
+    for block in params:
+        digest.update(block.model_dump_json().encode())
+    digest.update("".join(frame["sha256"].sort_values()).encode())
+    return ROOT / f"{name}-{digest.hexdigest()[:12]}"
+
+
+class Checkpoint:
+    """The last state of a training in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "last.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write `state`, tensors and plain values, in place of the last one."""
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the last state, on the CPU, or None where there is none."""
+        if not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        return state
+
+    def discard(self) -> None:
+        """Remove the folder: the training is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)

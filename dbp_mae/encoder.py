@@ -1,0 +1,130 @@
+"""The encoder: a plain timm Vision Transformer, by size name, and its file."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from timm.models import register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from dbp_mae.errors import UserError
+from dbp_mae.files import atomic_path
+
+NANO = {"embed_dim": 128, "depth": 4, "num_heads": 4}
+"""Smaller than timm's sizes: what two CPU cores can pre-train in minutes."""
+
+
+@register_model
+def vit_nano_patch16_224(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Create a ViT of width 128 and depth 4."""
+    return _create("vit_tiny_patch16_224", pretrained=pretrained, **(NANO | kwargs))
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What rebuilds an encoder and feeds it; stored in the header of its file."""
+
+    model: str
+    """Size by name: nano, tiny, small, base, large."""
+    patch: int
+    image_size: int
+    """Side in pixels of the images its position embeddings are for."""
+    channels: int
+    mean: tuple[float, ...]
+    """By channel, on the scale of 0 to 1."""
+    std: tuple[float, ...]
+
+    @property
+    def timm_name(self) -> str:
+        """Name for timm.create_model; `nano` is registered by this module."""
+        return f"vit_{self.model}_patch16_224"
+
+    @property
+    def timm_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for timm.create_model beside the name."""
+        return {
+            "patch_size": self.patch,
+            "img_size": self.image_size,
+            "in_chans": self.channels,
+        }
+
+
+def create_encoder(spec: EncoderSpec) -> VisionTransformer:
+    """Create an encoder with random weights and without a head."""
+    return _create(spec.timm_name, num_classes=0, **spec.timm_arguments)
+
+
+def _create(name: str, **arguments: Any) -> VisionTransformer:
+    model = timm.create_model(name, **arguments)
+    assert isinstance(model, VisionTransformer)
+    return model
+
+
+def save_encoder(path: Path, encoder: nn.Module, spec: EncoderSpec) -> None:
+    """Write the weights under timm's own keys.
+
+    The header's `timm` entry holds the name and arguments with which an unmodified timm rebuilds the
+    model, its `spec` entry the EncoderSpec.
+    """
+    plain = {"name": spec.timm_name, "num_classes": 0, **spec.timm_arguments}
+    if spec.model == "nano":
+        plain |= {"name": "vit_tiny_patch16_224", **NANO}
+    header = {"timm": json.dumps(plain), "spec": json.dumps(asdict(spec))}
+    weights = {
+        key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary, metadata=header)
+
+
+def load_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
+    """Read an encoder's weights and its spec.
+
+    Raises:
+        UserError: the file is missing or was not written by `save_encoder`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["spec"])
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the pretrain stage first.") from None
+    except (SafetensorError, KeyError, ValueError):
+        raise UserError(
+            f"{path} is not an encoder of this project: expected the safetensors file that the "
+            "pretrain stage writes. Run that stage again."
+        ) from None
+    return weights, EncoderSpec(
+        **header | {"mean": tuple(header["mean"]), "std": tuple(header["std"])}
+    )
+
+
+def resample_positions(weights: dict[str, Tensor], encoder: VisionTransformer) -> dict[str, Tensor]:
+    """Return `weights` with the position embeddings resampled to the grid of `encoder`."""
+    positions = resample_abs_pos_embed(
+        weights["pos_embed"],
+        new_size=list(encoder.patch_embed.grid_size),
+        num_prefix_tokens=encoder.num_prefix_tokens,
+    )
+    return weights | {"pos_embed": positions}
+
+
+def sincos_positions(dim: int, grid: int) -> Tensor:
+    """Return fixed 2-D sine-cosine position embeddings, 1 x (1 + grid^2) x dim, zero for the class token.
+
+    Source: MAE (arXiv 2111.06377), appendix A.1, after "Attention Is All You Need".
+    """
+    frequencies = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # G D/4
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # G D/2
+    columns = axis[None, :, :].expand(grid, grid, -1)
+    rows = axis[:, None, :].expand(grid, grid, -1)
+    positions = torch.cat([columns, rows], dim=2).reshape(1, grid * grid, dim)
+    return torch.cat([torch.zeros(1, 1, dim), positions.float()], dim=1)

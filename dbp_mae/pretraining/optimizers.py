@@ -1,0 +1,63 @@
+"""The optimizers of pre-training by name."""
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dbp_mae.errors import UserError
+from dbp_mae.params import PretrainParams
+
+BETAS = (0.9, 0.95)
+"""AdamW's, as in the paper's pre-training setting (arXiv 2111.06377, table 8)."""
+
+
+def create_optimizers(model: nn.Module, params: PretrainParams) -> list[Optimizer]:
+    """Create AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
+
+    Only matrices decay. Muon's updates are scaled to AdamW's root mean square (arXiv 2502.16982), so
+    that both read `params.learning_rate` on one scale.
+
+    Raises:
+        UserError: `muon` with a torch that does not have it.
+    """
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    matrices = {name: weight for name, weight in trained.items() if weight.ndim >= 2}
+    hidden = {name: weight for name, weight in matrices.items() if is_hidden_matrix(name, weight)}
+    vectors = [weight for name, weight in trained.items() if name not in matrices]
+    if params.optimizer == "adamw":
+        return [_adamw(list(matrices.values()), vectors, params)]
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(
+            f"pretrain.optimizer is muon, which torch {torch.__version__} does not have: use adamw, "
+            "or torch 2.9 or later."
+        )
+    muon = torch.optim.Muon(
+        list(hidden.values()),
+        lr=params.learning_rate,
+        weight_decay=params.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    others = [weight for name, weight in matrices.items() if name not in hidden]
+    return [muon, _adamw(others, vectors, params)]
+
+
+def is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    """Tell whether a parameter is a weight matrix inside a transformer block."""
+    return weight.ndim == 2 and "blocks." in name
+
+
+def set_learning_rate(optimizers: list[Optimizer], rate: float) -> None:
+    """Give all parameters the learning rate `rate`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def _adamw(
+    matrices: list[nn.Parameter], vectors: list[nn.Parameter], params: PretrainParams
+) -> Optimizer:
+    groups = [
+        {"params": matrices, "weight_decay": params.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=params.learning_rate, betas=BETAS)

@@ -1,0 +1,154 @@
+"""The pre-training loop: it learns, resumes to the bit, and leaves a plain timm model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+
+from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.data.ingest import ingest
+from dbp_mae.data.wirebond import render_dataset
+from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, save_encoder
+from dbp_mae.errors import UserError
+from dbp_mae.params import DataParams, PretrainParams, load_params
+from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
+from dbp_mae.pretraining.pictures import draw_reconstructions
+from dbp_mae.pretraining.train import Pretrained, pretrain, summarize
+
+SMALL = {
+    "steps": 20,
+    "warmup_steps": 2,
+    "batch": 16,
+    "crop": 32,
+    "validate_every": 10,
+    "checkpoint_every": 10,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataParams:
+    source = tmp_path_factory.mktemp("wirebond")
+    params = load_params()
+    render = params.render.model_copy(
+        update={"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96}
+    )
+    render_dataset(source, render)
+    return params.data.model_copy(update={"source": source})
+
+
+@pytest.fixture(scope="module")
+def frame(data: DataParams, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return ingest(data.source, data, tmp_path_factory.mktemp("masks"))
+
+
+def settings(update: str = "function-preserving", **changes: object) -> PretrainParams:
+    params = load_params().pretrain
+    decorrelation = params.decorrelation.model_copy(update={"update": update})
+    return params.model_copy(update={**SMALL, "decorrelation": decorrelation, **changes})
+
+
+def run(frame: pd.DataFrame, data: DataParams, params: PretrainParams, folder: Path) -> Pretrained:
+    return pretrain(frame, data, params, Checkpoint(folder))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    frame: pd.DataFrame, data: DataParams, tmp_path_factory: pytest.TempPathFactory
+) -> Pretrained:
+    return run(frame, data, settings(), tmp_path_factory.mktemp("trained"))
+
+
+def test_learns_more_than_the_constant(trained: Pretrained) -> None:
+    losses = trained.curves["val_loss"]
+    assert losses.iloc[-1] < losses.iloc[0]
+    assert trained.constant_loss == pytest.approx(1.0, abs=0.05)
+    assert trained.curves["correlation"].notna().all()
+    assert (trained.curves["data_wait_share"] < 1).all()
+
+
+class Killed(Exception):
+    """Stands for the power cut."""
+
+
+@pytest.mark.parametrize("update", ["none", "paper", "function-preserving"])
+def test_resume_is_bit_identical(
+    update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    params = settings(update)
+    whole = run(frame, data, params, tmp_path / "whole")
+
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        pretrain(frame, data, params, Checkpoint(tmp_path / "killed"), on_checkpoint=kill)
+    resumed = run(frame, data, params, tmp_path / "killed")
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    deterministic = ["step", "train_loss", "val_loss", "learning_rate"]
+    pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
+
+
+def test_muon_trains(frame: pd.DataFrame, data: DataParams, tmp_path: Path) -> None:
+    result = run(frame, data, settings(optimizer="muon"), tmp_path)
+    assert result.curves["val_loss"].iloc[-1] < result.constant_loss
+
+
+def test_decoder_has_no_decorrelation(trained: Pretrained) -> None:
+    plain = MaskedAutoencoder(trained.spec, settings())
+    assert set(trained.model.state_dict()) == set(plain.state_dict())
+
+
+def test_file_is_a_plain_timm_model(trained: Pretrained, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, trained.model.encoder, trained.spec)
+    with safe_open(path, framework="pt") as file:
+        arguments = json.loads(file.metadata()["timm"])
+    weights, spec = load_encoder(path)
+    assert spec == trained.spec
+    plain = timm.create_model(arguments.pop("name"), **arguments).eval()
+    plain.load_state_dict(weights)
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(images), trained.model.encoder(images))
+
+
+def test_positions_are_resampled(trained: Pretrained) -> None:
+    weights = trained.model.encoder.state_dict()
+    larger = create_encoder(type(trained.spec)(**{**vars(trained.spec), "image_size": 64}))
+    larger.load_state_dict(resample_positions(weights, larger))
+    assert larger.pos_embed is not None
+    assert larger.pos_embed.shape == (1, 65, 128)
+
+
+def test_summary_and_pictures(trained: Pretrained) -> None:
+    summary = summarize(trained, settings(), images=6)
+    assert summary["steps"] == 20
+    assert summary["val_loss"] == trained.curves["val_loss"].iloc[-1]
+    json.dumps(summary)
+    picture = draw_reconstructions(trained.model, trained.validation, count=4)
+    assert picture.shape == (3 * 40, 4 * 40, 1)
+    crop, hidden, drawn = np.split(picture[4:, 4:, 0].astype(int), [40, 80])
+    visible = hidden[:32, :32] == crop[:32, :32]
+    assert 0.2 < visible.mean() < 0.5
+    assert (np.abs(drawn[:32, :32] - crop[:32, :32])[visible] <= 1).all()
+
+
+def test_loss_that_is_not_finite_stops(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"no longer finite.*learning_rate"):
+        run(frame, data, settings("paper", learning_rate=1e30, warmup_steps=0), tmp_path)
+
+
+def test_sample_below_one_token_is_refused(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    params = settings()
+    tiny = params.decorrelation.model_copy(update={"sample": 1e-6})
+    with pytest.raises(UserError, match=r"decorrelation\.sample"):
+        run(frame, data, params.model_copy(update={"decorrelation": tiny}), tmp_path)
