@@ -1,0 +1,176 @@
+"""The segmenter as one ONNX file under the model contract, checked against the network."""
+
+import hashlib
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from dbp_mae.emissions import Emissions
+from dbp_mae.errors import UserError
+from dbp_mae.files import atomic_path, sha256_of
+from dbp_mae.inspection.drift import STATISTICS, reference_quantiles
+from dbp_mae.inspection.model_card import ClassInfo, ModelCard
+from dbp_mae.params import DataParams, Params
+from dbp_mae.segmentation.network import Segmenter
+
+OPSET = 20
+CHECKED_BATCHES = (1, 2, 5)
+MAX_DIFFERENCE = 1e-4
+MIN_SAME_ARGMAX = 0.999
+
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
+"""Told apart by the colour-blind too (Okabe and Ito, 2008); further classes begin again."""
+
+
+class Inspector(nn.Module):
+    """What the file computes: raw tiles, uint8, B T T C, to class probabilities, B K+1 T T."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Return the probabilities."""
+        return torch.softmax(self.segmenter(tiles.permute(0, 3, 1, 2)).float(), dim=1)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the file is from the network, on real tiles."""
+
+    tiles: int
+    max_difference: float
+    """Largest difference of a probability."""
+    same_argmax_share: float
+    """Share of the pixels that get the same class."""
+    bytes: int
+    opset: int
+
+
+def export(segmenter: Segmenter, card: ModelCard, tiles: np.ndarray, path: Path) -> Parity:
+    """Write the file at `path`, if it agrees with the network on real tiles (uint8, N T T C).
+
+    Raises:
+        UserError: it does not; nothing is written.
+    """
+    inspector = Inspector(segmenter).eval()
+    with atomic_path(path) as temporary:
+        _write_onnx(inspector, tiles, card, temporary)
+        parity = check_parity(inspector, tiles, temporary)
+        if parity.max_difference > MAX_DIFFERENCE or parity.same_argmax_share < MIN_SAME_ARGMAX:
+            raise UserError(
+                f"{path} was not written: on {parity.tiles} real tiles its probabilities differ from "
+                f"the network's by up to {parity.max_difference:.1e} (at most {MAX_DIFFERENCE:.0e} is "
+                f"allowed) and {parity.same_argmax_share:.2%} of the pixels get the same class (at "
+                f"least {MIN_SAME_ARGMAX:.1%}). Report this with params.yaml."
+            )
+    return parity
+
+
+def _write_onnx(inspector: Inspector, tiles: np.ndarray, card: ModelCard, path: Path) -> None:
+    example = torch.from_numpy(tiles[:2])  # a batch of one would be fixed in the graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            inspector,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["tiles"],
+            output_names=["probabilities"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, card.to_metadata())
+    onnx.save(model, path)
+
+
+@torch.no_grad()
+def check_parity(inspector: Inspector, tiles: np.ndarray, path: Path) -> Parity:
+    """Compare the file with the network, on `tiles` in batches of 1, 2 and 5."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    differences, same = [], []
+    for batch in CHECKED_BATCHES:
+        for start in range(0, len(tiles) - batch + 1, batch):
+            part = tiles[start : start + batch]
+            expected = inspector(torch.from_numpy(part)).numpy()
+            (found,) = session.run(["probabilities"], {"tiles": part})
+            differences.append(np.abs(found - expected).max())
+            same.append((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return Parity(
+        tiles=len(tiles),
+        max_difference=float(max(differences)),
+        same_argmax_share=float(np.mean(same)),
+        bytes=path.stat().st_size,
+        opset=OPSET,
+    )
+
+
+def make_card(
+    params: Params,
+    frame: pd.DataFrame,
+    manifest: Path,
+    segmenter: Segmenter,
+    encoder: Path | None,
+    validation: dict[str, float],
+    emissions: Sequence[Emissions],
+) -> ModelCard:
+    """Gather what the model file says of itself.
+
+    Args:
+        frame: the validated manifest, read from `manifest`.
+        encoder: the pre-trained encoder's file, or None where there was none.
+        validation: metrics on the validation split.
+        emissions: of every stage that went into the model.
+    """
+    training = frame[frame["split"] == "train"]
+    return ModelCard(
+        classes=class_infos(params.data),
+        channels=params.data.channels,
+        white_level=params.data.white_level,
+        tile=params.finetune.tile,
+        overlap=params.export.overlap,
+        min_score=params.export.min_score,
+        min_area=params.export.min_area,
+        mean=segmenter.mean.flatten().tolist(),
+        std=segmenter.std.flatten().tolist(),
+        git_revision=git_revision(),
+        data_sha256=sha256_of(manifest),
+        params_sha256=hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
+        encoder_sha256=sha256_of(encoder) if encoder else None,
+        validation=validation,
+        energy_kwh=sum(stage.kwh for stage in emissions),
+        co2_kg=sum(stage.co2_kg for stage in emissions),
+        training_images=len(training),
+        reference=reference_quantiles(
+            [{name: row[name] for name in STATISTICS} for _, row in training.iterrows()]
+        ),
+    )
+
+
+def class_infos(data: DataParams) -> list[ClassInfo]:
+    """Return name, colour and kind of each class."""
+    return [
+        ClassInfo(name=name, color=COLORS[index % len(COLORS)], defect=name in data.defects)
+        for index, name in enumerate(data.classes)
+    ]
+
+
+def git_revision() -> str:
+    """Return the commit of the code at work, with `-dirty` where files differ; `unknown` without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,152 @@
+"""Fine-tuning: the loss, the network's file, learning and resuming."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.data.ingest import ingest
+from dbp_mae.data.labels import IGNORED
+from dbp_mae.data.wirebond import render_dataset
+from dbp_mae.encoder import EncoderSpec, create_encoder
+from dbp_mae.errors import UserError
+from dbp_mae.params import DataParams, FinetuneParams, load_params
+from dbp_mae.segmentation.loss import SegmentationLoss
+from dbp_mae.segmentation.network import Segmenter, load_segmenter, save_segmenter
+from dbp_mae.segmentation.train import Finetuned, finetune, summarize
+
+SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, DataParams, Path]:
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
+    params = load_params()
+    render = params.render.model_copy(
+        update={"devices": 4, "views": 2, "labelled_share": 1.0, "size": 96}
+    )
+    render_dataset(source, render)
+    settings = params.data.model_copy(update={"source": source})
+    return ingest(source, settings, folder / "masks"), settings, folder
+
+
+def settings(**changes: object) -> FinetuneParams:
+    small = {"steps": 8, "batch": 4, "tile": 64, "validate_every": 4, "checkpoint_every": 4}
+    return load_params().finetune.model_copy(update={**small, "decoder_width": 16, **changes})
+
+
+def test_perfect_logits_cost_nothing_and_ignored_pixels_never() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 3, (2, 16, 16), generator=generator)
+    perfect = 50.0 * torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2)
+    loss = SegmentationLoss(classes=2)
+    assert float(loss(perfect, target)) == pytest.approx(0, abs=1e-4)
+
+    wrong, partly = perfect.clone(), target.clone()
+    wrong[:, :, :4] = -wrong[:, :, :4]
+    partly[:, :4] = IGNORED
+    assert float(loss(wrong, partly)) == pytest.approx(0, abs=1e-4)
+    assert float(loss(wrong, target)) > 1
+    assert float(loss(perfect, torch.full_like(target, IGNORED))) == 0
+
+
+def test_loss_counts_a_missed_speck() -> None:
+    target = torch.zeros(1, 100, 100, dtype=torch.long)
+    target[0, :5, :6] = 1  # 0.3 % of the pixels
+    background = torch.stack([torch.full((100, 100), 8.0), torch.zeros(100, 100)])[None]
+    assert float(SegmentationLoss(classes=1)(background, target)) > 0.9
+
+
+def test_file_rebuilds_the_network(tmp_path: Path) -> None:
+    segmenter = Segmenter(SPEC, tile=64, classes=4, decoder_width=16).eval()
+    save_segmenter(tmp_path / "s.safetensors", segmenter, SPEC, tile=64)
+    loaded, spec = load_segmenter(tmp_path / "s.safetensors")
+    tiles = torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0))
+    assert spec == SPEC
+    assert torch.equal(loaded(tiles), segmenter(tiles))
+
+
+def test_foreign_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    with pytest.raises(UserError, match="is missing"):
+        load_segmenter(path)
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match="is not a segmenter"):
+        load_segmenter(path)
+
+
+def test_encoder_weights_arrive() -> None:
+    weights = create_encoder(SPEC).state_dict()
+    segmenter = Segmenter(SPEC, tile=96, classes=2, decoder_width=16)
+    segmenter.load_encoder_weights(weights)
+    for name, weight in segmenter.encoder.state_dict().items():
+        if name != "pos_embed":
+            assert torch.equal(weight, weights[name]), name
+    assert segmenter.encoder.pos_embed.shape == (1, 1 + 12 * 12, 128)
+
+
+def run(
+    data: tuple[pd.DataFrame, DataParams, Path], params: FinetuneParams, checkpoint: Path
+) -> Finetuned:
+    frame, settings, folder = data
+    weights = create_encoder(SPEC).state_dict()
+    torch.manual_seed(0)
+    for weight in weights.values():
+        if weight.ndim >= 2:
+            torch.nn.init.normal_(weight, std=0.02)
+    return finetune(frame, folder, settings, params, SPEC, weights, Checkpoint(checkpoint))
+
+
+def test_resume_is_bit_identical(
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
+) -> None:
+    params = settings()
+    whole = run(data, params, tmp_path / "whole")
+    checkpoint = Checkpoint(tmp_path / "killed")
+    frame, data_params, folder = data
+
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    torch.manual_seed(0)
+    weights = create_encoder(SPEC).state_dict()
+    torch.manual_seed(0)
+    for weight in weights.values():
+        if weight.ndim >= 2:
+            torch.nn.init.normal_(weight, std=0.02)
+    with pytest.raises(Killed):
+        finetune(frame, folder, data_params, params, SPEC, weights, checkpoint, kill)
+    resumed = run(data, params, tmp_path / "killed")
+    for name, weight in whole.segmenter.state_dict().items():
+        assert torch.equal(weight, resumed.segmenter.state_dict()[name]), name
+    columns = ["step", "train_loss", "val_miou", "learning_rate"]
+    pd.testing.assert_frame_equal(whole.curves[columns], resumed.curves[columns])
+
+
+def test_learns_and_keeps_the_best(
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
+) -> None:
+    result = run(data, settings(steps=16), tmp_path)
+    assert result.curves["train_loss"].iloc[-1] < result.curves["train_loss"].iloc[0]
+    assert result.best["val_miou"] == result.curves["val_miou"].max()
+    summary = summarize(result)
+    assert summary["steps"] == 16
+    assert set(summary["val_iou"]) == {"wire", "ball", "wedge", "epoxy"}
+    assert result.labelled_images == 4
+
+
+def test_split_without_labels_is_refused(
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
+) -> None:
+    frame, data_params, folder = data
+    unlabelled = frame.assign(
+        label_state=np.where(frame["split"] == "val", "unlabelled", frame["label_state"])
+    )
+    with pytest.raises(UserError, match="No labelled image is in the split val"):
+        run((unlabelled, data_params, folder), settings(), tmp_path)
