@@ -32,6 +32,7 @@ class Segmenter(nn.Module):
             decoder_fusion_channels=decoder_width,
             img_size=tile,
             patch_size=spec.patch,
+            num_classes=0,
         )
         self.encoder = self.network.encoder.model
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)

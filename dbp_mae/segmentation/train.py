@@ -83,6 +83,7 @@ def finetune(
         sampler=range(run.step, params.steps),
         num_workers=params.workers,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # so that it draws nothing from the state a resume restores
     )
     held_out = validation_tiles(validation, params.tile)
 

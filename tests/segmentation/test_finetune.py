@@ -88,15 +88,16 @@ def test_encoder_weights_arrive() -> None:
     assert segmenter.encoder.pos_embed.shape == (1, 1 + 12 * 12, 128)
 
 
+def encoder_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return create_encoder(SPEC).state_dict()
+
+
 def run(
     data: tuple[pd.DataFrame, DataParams, Path], params: FinetuneParams, checkpoint: Path
 ) -> Finetuned:
     frame, settings, folder = data
-    weights = create_encoder(SPEC).state_dict()
-    torch.manual_seed(0)
-    for weight in weights.values():
-        if weight.ndim >= 2:
-            torch.nn.init.normal_(weight, std=0.02)
+    weights = encoder_weights()
     return finetune(frame, folder, settings, params, SPEC, weights, Checkpoint(checkpoint))
 
 
@@ -114,12 +115,7 @@ def test_resume_is_bit_identical(
     def kill() -> None:
         raise Killed
 
-    torch.manual_seed(0)
-    weights = create_encoder(SPEC).state_dict()
-    torch.manual_seed(0)
-    for weight in weights.values():
-        if weight.ndim >= 2:
-            torch.nn.init.normal_(weight, std=0.02)
+    weights = encoder_weights()
     with pytest.raises(Killed):
         finetune(frame, folder, data_params, params, SPEC, weights, checkpoint, kill)
     resumed = run(data, params, tmp_path / "killed")

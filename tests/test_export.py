@@ -1,0 +1,107 @@
+"""The ONNX file: equal to the network, complete in itself, refused where it is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dbp_mae.encoder import EncoderSpec
+from dbp_mae.errors import UserError
+from dbp_mae.export import Inspector, check_parity, export, make_card
+from dbp_mae.inspection.model_card import ModelCard
+from dbp_mae.inspection.segmenter import Segmenter as ServedSegmenter
+from dbp_mae.params import Params, load_params
+from dbp_mae.segmentation.network import Segmenter
+
+TILE = 64
+SPEC = EncoderSpec("nano", 8, 32, 1, (0.4,), (0.2,))
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    defaults = load_params()
+    return defaults.model_copy(
+        update={"finetune": defaults.finetune.model_copy(update={"tile": TILE})}
+    )
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    segmenter = Segmenter(SPEC, TILE, classes=4, decoder_width=16)
+    with torch.no_grad():  # away from the initial symmetry, and with used batch statistics
+        for weight in segmenter.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+        segmenter.train()(torch.randint(0, 256, (4, 1, TILE, TILE)))
+    return segmenter.eval()
+
+
+@pytest.fixture(scope="module")
+def card(params: Params, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
+    manifest = tmp_path_factory.mktemp("data") / "validated.parquet"
+    statistics = {"mean": 0.4, "std": 0.2, "sharpness": 100.0, "saturated": 0.0}
+    frame = pd.DataFrame([{"split": "train", **statistics}, {"split": "test", **statistics}])
+    frame.to_parquet(manifest)
+    return make_card(params, frame, manifest, segmenter, None, {"miou": 0.7}, [])
+
+
+@pytest.fixture(scope="module")
+def tiles() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    smooth = rng.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
+    return smooth.repeat(8, axis=1).repeat(8, axis=2)
+
+
+@pytest.fixture(scope="module")
+def exported(
+    segmenter: Segmenter,
+    card: ModelCard,
+    tiles: np.ndarray,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    path = tmp_path_factory.mktemp("models") / "segmenter.onnx"
+    parity = export(segmenter, card, tiles, path)
+    assert parity.max_difference < 1e-4
+    assert parity.same_argmax_share >= 0.999
+    assert parity.bytes == path.stat().st_size
+    assert [file.name for file in path.parent.iterdir()] == ["segmenter.onnx"], "one file"
+    return path
+
+
+def test_card_travels_in_the_file(exported: Path, card: ModelCard) -> None:
+    served = ServedSegmenter.load(exported)
+    assert served.card == card
+    assert served.card.training_images == 1
+    assert [item.defect for item in served.card.classes] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_any_batch_gives_the_probabilities_of_the_network(
+    batch: int, exported: Path, segmenter: Segmenter, tiles: np.ndarray
+) -> None:
+    served = ServedSegmenter.load(exported)
+    (found,) = served._session.run(["probabilities"], {"tiles": tiles[:batch]})
+    with torch.no_grad():
+        expected = Inspector(segmenter)(torch.from_numpy(tiles[:batch])).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_file_of_another_network_is_refused(
+    exported: Path, card: ModelCard, tiles: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    other = Segmenter(SPEC, TILE, classes=4, decoder_width=16).eval()
+    assert check_parity(Inspector(other), tiles, exported).max_difference > 1e-4
+
+    # The exporter writes the file of one network, the check compares with another.
+    monkeypatch.setattr(
+        "dbp_mae.export._write_onnx",
+        lambda inspector, tiles, card, path: path.write_bytes(exported.read_bytes()),
+    )
+    path = tmp_path / "segmenter.onnx"
+    with pytest.raises(UserError, match="was not written"):
+        export(other, card, tiles, path)
+    assert not list(tmp_path.iterdir())
