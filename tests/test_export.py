@@ -39,7 +39,9 @@ def segmenter() -> Segmenter:
 
 
 @pytest.fixture(scope="module")
-def card(params: Params, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
+def card(
+    params: Params, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory
+) -> ModelCard:
     manifest = tmp_path_factory.mktemp("data") / "validated.parquet"
     statistics = {"mean": 0.4, "std": 0.2, "sharpness": 100.0, "saturated": 0.0}
     frame = pd.DataFrame([{"split": "train", **statistics}, {"split": "test", **statistics}])
@@ -90,7 +92,11 @@ def test_any_batch_gives_the_probabilities_of_the_network(
 
 
 def test_file_of_another_network_is_refused(
-    exported: Path, card: ModelCard, tiles: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Path,
+    card: ModelCard,
+    tiles: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(1)
     other = Segmenter(SPEC, TILE, classes=4, decoder_width=16).eval()

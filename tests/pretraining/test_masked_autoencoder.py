@@ -33,7 +33,9 @@ def test_patches_are_in_the_order_of_timm() -> None:
     autoencoder = model()
     images = torch.zeros(1, 3, 32, 32)
     images[:, :, 8:16, 0:8] = 1.0  # second row, first column: patch 4
-    changed = (autoencoder.encoder.patch_embed(images) - autoencoder.encoder.patch_embed(0 * images)).abs()
+    changed = (
+        autoencoder.encoder.patch_embed(images) - autoencoder.encoder.patch_embed(0 * images)
+    ).abs()
     assert changed.sum(dim=2)[0].nonzero().flatten().tolist() == [4]
     assert autoencoder.patchify(images).sum(dim=2)[0].nonzero().flatten().tolist() == [4]
 

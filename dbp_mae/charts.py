@@ -1,0 +1,168 @@
+"""The report's charts, as SVG to stand inside a page, all in one style."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from dbp_mae.emissions import Emissions
+
+BLUE, ORANGE, GREEN, PALE, GREY = "#0072b2", "#d55e00", "#009e73", "#9cc9e3", "#a3aeb8"
+INK, RULE = "#33424f", "#dde4ea"
+WIDTH, HEIGHT = 5.6, 2.9
+"""Inches, of a chart of one panel."""
+
+STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": RULE,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "legend.borderpad": 0,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "lines.markersize": 4,
+    "svg.fonttype": "none",  # text stays text: the page's font, and searchable
+    "svg.hashsalt": "report",
+    "text.color": INK,
+    "text.parse_math": False,  # a $ in a class's name is a $
+    "xtick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.color": INK,
+    "ytick.major.size": 0,
+}
+
+NO_METADATA: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+P = ParamSpec("P")
+
+
+def _as_svg(draw: Callable[P, Figure]) -> Callable[P, str]:
+    """Make a function that draws a figure return it as an <svg> element in the common style."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        buffer = io.StringIO()
+        with matplotlib.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+            figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
+        text = buffer.getvalue()
+        return text[text.index("<svg") :]
+
+    return drawn
+
+
+@_as_svg
+def pretraining_chart(curves: pd.DataFrame, constant_loss: float) -> Figure:
+    """Draw the losses of the pre-training, and that of predicting each patch's mean."""
+    figure = Figure((WIDTH, HEIGHT))
+    axes = figure.subplots()
+    axes.axhline(constant_loss, color=INK, linewidth=1.2, linestyle="--", label="a constant's loss")
+    axes.plot(curves["step"], curves["train_loss"], color=PALE, label="training")
+    axes.plot(curves["step"], curves["val_loss"], color=BLUE, marker="o", label="validation")
+    axes.set(xlabel="step", ylabel="reconstruction loss", ylim=(0, None), xlim=(0, None))
+    _legend_above(axes, axes.get_lines())
+    return figure
+
+
+@_as_svg
+def finetuning_chart(pretrained: pd.DataFrame, scratch: pd.DataFrame) -> Figure:
+    """Draw the validation mIoU of the fine-tuning, with and without pre-training."""
+    figure = Figure((WIDTH, HEIGHT))
+    axes = figure.subplots()
+    for curves, color, label in (
+        (scratch, GREY, "from scratch"),
+        (pretrained, BLUE, "pre-trained"),
+    ):
+        measured = curves.dropna(subset=["val_miou"])
+        axes.plot(measured["step"], measured["val_miou"], color=color, marker="o", label=label)
+    axes.set(xlabel="fine-tuning step", ylabel="validation mIoU", ylim=(0, 1), xlim=(0, None))
+    _legend_above(axes, axes.get_lines())
+    return figure
+
+
+@_as_svg
+def class_chart(classes: pd.DataFrame) -> Figure:
+    """Draw the held-out IoU of each class (columns class, iou, scratch_iou)."""
+    figure = Figure((WIDTH, 0.75 + 0.5 * len(classes)))
+    axes = figure.subplots()
+    for column, color, label, shift in (
+        ("iou", BLUE, "pre-trained", -0.19),
+        ("scratch_iou", GREY, "from scratch", 0.19),
+    ):
+        values = classes[column].astype(float)
+        rows = [row + shift for row in range(len(classes))]
+        axes.barh(rows, values.fillna(0), 0.34, color=color, label=label)
+        for row, value in zip(rows, values, strict=True):
+            known = not pd.isna(value)
+            text = f"{value:.2f}" if known else "unknown"
+            axes.text((value if known else 0) + 0.01, row, text, va="center", fontsize=8)
+    axes.set(xlabel="IoU", xlim=(0, 1.1), xticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.set_yticks(range(len(classes)), classes["class"])
+    _lay_bars(axes)
+    return figure
+
+
+@_as_svg
+def threshold_chart(thresholds: pd.DataFrame, min_score: float) -> Figure:
+    """Draw what another score threshold would find, and what it would cost."""
+    figure = Figure((2 * WIDTH, HEIGHT))
+    objects, images = figure.subplots(1, 2)
+    score = thresholds["min_score"]
+
+    objects.plot(score, thresholds["found_share"], color=GREEN, label="defects found")
+    objects.set_ylabel("share of the labelled defects")
+    false = objects.twinx()
+    false.plot(score, thresholds["false_per_image"], color=ORANGE, label="false reports (right)")
+    false.set(ylabel="false reports an image", ylim=(0, None))
+    false.grid(visible=False)
+    _legend_above(objects, [*objects.get_lines(), *false.get_lines()])
+
+    images.plot(score, thresholds["escape_share"], color=ORANGE, label="escape")
+    images.plot(score, thresholds["overkill_share"], color=BLUE, label="overkill")
+    images.set_ylabel("share of the images concerned")
+    _legend_above(images, images.get_lines())
+
+    for axes in (objects, images):
+        axes.axvline(min_score, color=INK, linewidth=1, linestyle=":")
+        axes.set(xlabel="score threshold (dotted: as shipped)", xlim=(0, 1), ylim=(0, 1.03))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
+@_as_svg
+def energy_chart(stages: Mapping[str, Emissions]) -> Figure:
+    """Draw the electricity of each stage, measured and estimated."""
+    figure = Figure((WIDTH, 0.75 + 0.4 * len(stages)))
+    axes = figure.subplots()
+    names = list(stages)
+    measured = [stage.measured_kwh * 1000 for stage in stages.values()]
+    estimated = [stage.estimated_kwh * 1000 for stage in stages.values()]
+    axes.barh(names, measured, 0.55, color=BLUE, label="measured")
+    axes.barh(names, estimated, 0.55, left=measured, color=PALE, label="estimated")
+    axes.set(xlabel="electricity in Wh")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    _lay_bars(axes)
+    return figure
+
+
+def _lay_bars(axes: Axes) -> None:
+    """Put the first bar on top, and the legend above the bars."""
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    _legend_above(axes, axes.containers)
+
+
+def _legend_above(axes: Axes, handles: Sequence[Any]) -> None:
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles))

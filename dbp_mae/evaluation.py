@@ -1,0 +1,336 @@
+"""The shipped model file on the held-out images, through the very code that serves it."""
+
+import math
+import time
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dbp_mae.data.images import read_mask
+from dbp_mae.data.labels import IGNORED
+from dbp_mae.errors import UserError
+from dbp_mae.inspection.images import ImageError, read_image
+from dbp_mae.inspection.objects import InspectionObject
+from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.overlays import draw_overlay
+from dbp_mae.params import Params
+from dbp_mae.segmentation.metrics import (
+    Overlap,
+    Rate,
+    bootstrap_weights,
+    components,
+    confusion_matrix,
+    escape_and_overkill,
+    iou,
+    match_objects,
+    mean_iou,
+    overlap,
+)
+
+THRESHOLDS = [round(0.05 * step, 2) for step in range(21)]
+"""The least scores that the sweep tries."""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out, ready to be written."""
+
+    metrics: dict[str, Any]
+    """mIoU with its interval, IoU by class, defects found, escape and overkill; None: unknown."""
+    classes: pd.DataFrame
+    """One row a class: labelled pixels, IoU, and that of the control."""
+    per_image: pd.DataFrame
+    """One row a held-out image, the worst first."""
+    thresholds: pd.DataFrame
+    """One row a score threshold: what would be found, and what it would cost."""
+    overlays: dict[str, NDArray[np.uint8]]
+    """Pictures of the worst images by file name."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One image, judged."""
+
+    confusion: NDArray[np.int64]
+    scores: list[NDArray[np.float64]]
+    """By defect class: the score of each reported object, those below the card's threshold too."""
+    overlaps: list[Overlap]
+    """By defect class: how these objects lie on the labelled ones."""
+    seconds: float
+
+    @property
+    def defects(self) -> int:
+        """How many defects are labelled."""
+        return sum(laid.iou.shape[1] for laid in self.overlaps)
+
+    def at(self, min_score: float, match_iou: float) -> tuple[int, int]:
+        """Return how many defects are found, and how many false ones reported, from a score on."""
+        found = false = 0
+        for scores, laid in zip(self.scores, self.overlaps, strict=True):
+            matches = match_objects(laid.of(scores >= min_score), match_iou)
+            found += int(matches.found.sum())
+            false += int(matches.false.sum())
+        return found, false
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a score threshold finds, and what it costs."""
+
+    found: Rate
+    """Of the labelled defects."""
+    false_per_image: float | None
+    escape: Rate
+    """Defective images accepted."""
+    overkill: Rate
+    """Images without a defect rejected."""
+
+
+def evaluate(
+    model: Path,
+    scratch: Path | None,
+    frame: pd.DataFrame,
+    source: Path,
+    data_folder: Path,
+    params: Params,
+) -> Evaluation:
+    """Judge a model file on the held-out labelled images of a validated manifest.
+
+    Args:
+        model: the file that is shipped.
+        scratch: the control, the same training without pre-training, or None.
+        frame: the validated manifest.
+        source: folder of the images; the manifest's paths start here.
+        data_folder: folder of the masks; the manifest's mask paths start here.
+        params: `data.classes`, `data.seed` and `evaluate` count.
+
+    Raises:
+        UserError: no held-out image is labelled, one cannot be read, or a file was made for other
+            classes.
+    """
+    held_out = frame[(frame["split"] == "test") & (frame["label_state"] == "labelled")]
+    if held_out.empty:
+        raise UserError(
+            "No image of the test split is labelled, so nothing can be evaluated: "
+            "label more images, or raise data.test_share in params.yaml."
+        )
+    files = [
+        (source / path, data_folder / mask)
+        for path, mask in zip(held_out["path"], held_out["mask_path"], strict=True)
+    ]
+    segmenter = _load(model, params)
+    judged = _judge_all(segmenter, files)
+    control = _judge_all(_load(scratch, params), files) if scratch else None
+
+    min_score, match_iou = segmenter.card.min_score, params.evaluate.match_iou
+    shipped = operating_point(judged, min_score, match_iou)
+    classes = _classes(segmenter, judged, control)
+    metrics = {
+        **_pixel_metrics(judged, control, held_out["group"], params.data.seed),
+        "iou": dict(zip(classes["class"], classes["iou"], strict=True)),
+        **_defect_metrics(shipped),
+    }
+    metrics["images"] |= {"test": len(held_out), "groups": held_out["group"].nunique()}
+    points = {score: operating_point(judged, score, match_iou) for score in THRESHOLDS}
+    per_image = _per_image(held_out, judged, min_score, match_iou)
+    overlays = {}
+    for rank, row in enumerate(per_image.index[: params.evaluate.overlays], start=1):
+        name = f"{rank:02d}-{Path(per_image.loc[row, 'path']).stem}.png"
+        image, target = _read(segmenter, *files[row])
+        overlays[name] = draw_overlay(image, segmenter.segment(image).mask, target)
+        per_image.loc[row, "overlay"] = name
+    return Evaluation(_tidy(metrics), classes, per_image, _sweep(points), overlays)
+
+
+def operating_point(judged: list[Judged], min_score: float, match_iou: float) -> OperatingPoint:
+    """Judge the defects reported from a score on; all is unknown where no class is a defect."""
+    concerned = [image for image in judged if image.overlaps]
+    counts = np.array([image.at(min_score, match_iou) for image in concerned], dtype=int)
+    found, false = counts.reshape(-1, 2).T
+    defects = np.array([image.defects for image in concerned], dtype=int)
+    escape, overkill = escape_and_overkill(defects > 0, found + false > 0)
+    return OperatingPoint(
+        found=Rate(int(found.sum()), int(defects.sum())),
+        false_per_image=float(false.mean()) if concerned else None,
+        escape=escape,
+        overkill=overkill,
+    )
+
+
+def _load(path: Path, params: Params) -> Segmenter:
+    segmenter = Segmenter.load(path)
+    names = [item.name for item in segmenter.card.classes]
+    if names != params.data.classes:
+        raise UserError(
+            f"{path} was made for the classes {names}, but data.classes in params.yaml is "
+            f"{params.data.classes}: export the model again (dvc repro)."
+        )
+    return segmenter
+
+
+def _judge_all(segmenter: Segmenter, files: list[tuple[Path, Path]]) -> list[Judged]:
+    lenient = copy(segmenter)  # the same masks, but all objects: the sweep needs the weak ones too
+    lenient.card = segmenter.card.model_copy(update={"min_score": 0.0})
+    return [_judge(lenient, *pair) for pair in tqdm(files, "evaluate", unit="image", disable=None)]
+
+
+def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:
+    image, target = _read(segmenter, path, mask_path)
+    start = time.perf_counter()
+    segmentation = segmenter.segment(image)
+    seconds = time.perf_counter() - start
+    scores, overlaps = [], []
+    for index, item in enumerate(segmenter.card.classes, start=1):
+        if not item.defect:
+            continue
+        objects = [found for found in segmentation.objects if found.class_index == index]
+        reported = _numbered(objects, segmentation.mask == index)
+        scores.append(np.array([found.score for found in objects]))
+        overlaps.append(overlap(reported, components(target == index), target == IGNORED))
+    confusion = confusion_matrix(segmentation.mask, target, len(segmenter.card.classes), IGNORED)
+    return Judged(confusion, scores, overlaps, seconds)
+
+
+def _read(segmenter: Segmenter, path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    card = segmenter.card
+    try:
+        return read_image(path, card.channels, card.white_level), read_mask(mask_path)
+    except ImageError as error:
+        raise UserError(f"{error} Run the validate stage again.") from None
+
+
+def _numbered(objects: list[InspectionObject], mask: np.ndarray) -> np.ndarray:
+    """Return H W with the number of each object, from 1, on its component of the class's mask."""
+    labels = components(mask)
+    numbers = np.zeros(labels.max() + 1, dtype=int)
+    for number, found in enumerate(objects, start=1):
+        column, row = found.contour[0]
+        numbers[labels[row, column]] = number
+    return numbers[labels]
+
+
+def _total(judged: list[Judged]) -> NDArray[np.int64]:
+    return np.sum([image.confusion for image in judged], axis=0)
+
+
+def _classes(
+    segmenter: Segmenter, judged: list[Judged], control: list[Judged] | None
+) -> pd.DataFrame:
+    total = _total(judged)
+    return pd.DataFrame(
+        {
+            "class": [item.name for item in segmenter.card.classes],
+            "color": [item.color for item in segmenter.card.classes],
+            "defect": [item.defect for item in segmenter.card.classes],
+            "pixels": total.sum(axis=1)[1:],
+            "iou": iou(total)[1:],
+            "scratch_iou": iou(_total(control))[1:] if control else math.nan,
+        }
+    )
+
+
+def _pixel_metrics(
+    judged: list[Judged], control: list[Judged] | None, groups: pd.Series, seed: int
+) -> dict[str, Any]:
+    """Return mIoU and the gain over the control, with 95 % bootstrap intervals over the groups."""
+    codes, names = pd.factorize(groups)
+    weights = bootstrap_weights(len(names), RESAMPLES, seed)
+    resampled = mean_iou(_resample(judged, codes, weights))
+    miou = float(mean_iou(_total(judged)))
+    low, high = _interval(resampled, len(names))
+    metrics = {"miou": miou, "miou_low": low, "miou_high": high}
+    if control:
+        scratch = float(mean_iou(_total(control)))
+        low, high = _interval(resampled - mean_iou(_resample(control, codes, weights)), len(names))
+        gain = {"gain": miou - scratch, "gain_low": low, "gain_high": high}
+        return {**metrics, "scratch_miou": scratch, **gain}
+    return metrics | dict.fromkeys(("scratch_miou", "gain", "gain_low", "gain_high"))
+
+
+def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> NDArray[np.int64]:
+    """Return the confusion matrix of each resample of the groups, (resamples, K+1, K+1)."""
+    confusions = np.stack([image.confusion for image in judged])
+    by_group = np.zeros((weights.shape[1], *confusions.shape[1:]), dtype=np.int64)
+    np.add.at(by_group, codes, confusions)
+    return np.tensordot(weights, by_group, axes=1)
+
+
+def _interval(values: np.ndarray, groups: int) -> tuple[float | None, float | None]:
+    known = values[np.isfinite(values)]
+    if groups < 2 or not known.size:  # one group says nothing of others
+        return None, None
+    low, high = np.quantile(known, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _defect_metrics(point: OperatingPoint) -> dict[str, dict[str, Any]]:
+    escape, overkill = (rate.interval or (None, None) for rate in (point.escape, point.overkill))
+    return {
+        "defects": {
+            "labelled": point.found.trials,
+            "found_share": point.found.share,
+            "false_per_image": point.false_per_image,
+        },
+        "images": {
+            "defective": point.escape.trials,
+            "escape_share": point.escape.share,
+            "escape_low": escape[0],
+            "escape_high": escape[1],
+            "overkill_share": point.overkill.share,
+            "overkill_low": overkill[0],
+            "overkill_high": overkill[1],
+        },
+    }
+
+
+def _sweep(points: dict[float, OperatingPoint]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "min_score": list(points),
+            "found_share": [point.found.share for point in points.values()],
+            "false_per_image": [point.false_per_image for point in points.values()],
+            "escape_share": [point.escape.share for point in points.values()],
+            "overkill_share": [point.overkill.share for point in points.values()],
+        },
+        dtype=float,
+    )
+
+
+def _per_image(
+    held_out: pd.DataFrame, judged: list[Judged], min_score: float, match_iou: float
+) -> pd.DataFrame:
+    """Return one row an image, by its number among the held-out ones; the worst first."""
+    rows = []
+    for path, group, image in zip(held_out["path"], held_out["group"], judged, strict=True):
+        found, false = image.at(min_score, match_iou)
+        rows.append(
+            {
+                "path": path,
+                "group": group,
+                "miou": float(mean_iou(image.confusion)),
+                "defects": image.defects,
+                "found": found,
+                "false": false,
+                "verdict": "reject" if found + false else "accept",
+                "seconds": image.seconds,
+            }
+        )
+    table = pd.DataFrame(rows)
+    wrong = table["defects"] - table["found"] + table["false"]
+    return table.assign(wrong=-wrong).sort_values(["wrong", "miou"]).drop(columns="wrong")
+
+
+def _tidy(value: Any) -> Any:
+    """Round to four digits, and make nan None, throughout nested dicts: as it stands in JSON."""
+    if isinstance(value, dict):
+        return {key: _tidy(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,265 @@
+"""The report: one offline page for managers and quality engineers, a model card, the energy bill."""
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from dbp_mae import charts, formatting
+from dbp_mae.data.manifest import SPLITS, read_manifest
+from dbp_mae.emissions import Emissions
+from dbp_mae.errors import UserError
+from dbp_mae.inspection.model_card import ModelCard
+from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.overlays import FALSE, IGNORED, MISSED, RIGHT
+from dbp_mae.params import Params
+
+SHIPPED = ("pretrain", "finetune")
+"""The stages whose energy went into the shipped model."""
+CONTROL = "scratch"
+FEW_PARTS = 10
+"""Fewer held-out parts than these make a bootstrap interval unreliable."""
+BILLED = ("seconds", "kwh", "measured_kwh", "estimated_kwh", "co2_kg")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training stage wrote."""
+
+    curves: pd.DataFrame
+    summary: dict[str, Any]
+    emissions: Emissions
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The shipped file."""
+
+    card: ModelCard
+    sha256: str
+    bytes: int
+    parity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that the pipeline wrote, read once."""
+
+    trainings: dict[str, Training]
+    """By stage: pretrain, finetune, scratch."""
+    model: ModelFile
+    metrics: dict[str, Any]
+    classes: pd.DataFrame
+    per_image: pd.DataFrame
+    thresholds: pd.DataFrame
+    frame: pd.DataFrame
+    """The validated manifest."""
+    reconstructions: bytes
+    overlays: dict[str, bytes]
+
+    @property
+    def total(self) -> Emissions:
+        """What the shipped model cost; the control stands apart."""
+        first, *others = (self.trainings[name].emissions for name in SHIPPED)
+        return sum(others, start=first)
+
+
+def load_run(root: Path) -> Run:
+    """Read what the stages wrote in a project's folder.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    evaluation = root / "reports/evaluation"
+    try:
+        per_image = pd.read_csv(evaluation / "per_image.csv")
+        drawn = per_image["overlay"].dropna()
+        return Run(
+            trainings={
+                name: _load_training(root / "models" / name) for name in (*SHIPPED, CONTROL)
+            },
+            model=_load_model(root / "models"),
+            metrics=_load_json(root / "reports/metrics.json"),
+            classes=pd.read_csv(evaluation / "classes.csv"),
+            per_image=per_image,
+            thresholds=pd.read_csv(evaluation / "thresholds.csv"),
+            frame=read_manifest(root / "data/validated.parquet"),
+            reconstructions=(root / "models/pretrain/reconstructions.png").read_bytes(),
+            overlays={name: (evaluation / "overlays" / name).read_bytes() for name in drawn},
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} is missing: run the stage that writes it (dvc repro)."
+        ) from None
+
+
+def emissions_bill(run: Run) -> dict[str, Any]:
+    """Return the energy and CO2 of the shipped model and of each stage."""
+    return {
+        "total": _bill(run.total),
+        "stages": {name: _bill(training.emissions) for name, training in run.trainings.items()},
+        "grid_kg_per_kwh": run.total.grid_kg_per_kwh,
+        "country": run.total.country,
+    }
+
+
+def page(run: Run, params: Params, made: date) -> str:
+    """Return the report as one self-contained HTML page."""
+    trainings = run.trainings
+    pictures = {
+        "pretraining": charts.pretraining_chart(
+            trainings["pretrain"].curves, trainings["pretrain"].summary["constant_loss"]
+        ),
+        "finetuning": charts.finetuning_chart(
+            trainings["finetune"].curves, trainings[CONTROL].curves
+        ),
+        "classes": charts.class_chart(run.classes),
+        "energy": charts.energy_chart(
+            {name: training.emissions for name, training in trainings.items()}
+        ),
+        "thresholds": charts.threshold_chart(run.thresholds, run.model.card.min_score)
+        if params.data.defects
+        else "",
+    }
+    return _render(
+        "report.html.j2",
+        run,
+        params,
+        charts=pictures,
+        made=made,
+        reconstructions=_data_uri(run.reconstructions),
+        overlays={name: _data_uri(picture) for name, picture in run.overlays.items()},
+        worst=run.per_image.dropna(subset=["overlay"]).to_dict("records"),
+        overlay_colors={"right": RIGHT, "false": FALSE, "missed": MISSED, "ignored": IGNORED},
+        splits=_splits(run.frame),
+        labels=_labels(run.frame, run.model.card),
+    )
+
+
+def model_card(run: Run, params: Params) -> str:
+    """Return the model card in Markdown."""
+    return _render("model_card.md.j2", run, params)
+
+
+def _load_training(folder: Path) -> Training:
+    return Training(
+        curves=pd.read_csv(folder / "curves.csv"),
+        summary=_load_json(folder / "summary.json"),
+        emissions=Emissions.model_validate(_load_json(folder / "emissions.json")),
+    )
+
+
+def _load_model(folder: Path) -> ModelFile:
+    path = folder / "segmenter.onnx"
+    segmenter = Segmenter.load(path)
+    parity = _load_json(folder / "export/parity.json")
+    return ModelFile(segmenter.card, segmenter.sha256, path.stat().st_size, parity)
+
+
+def _load_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _bill(emissions: Emissions) -> dict[str, float]:
+    return {name: getattr(emissions, name) for name in BILLED}
+
+
+def _render(template: str, run: Run, params: Params, **more: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("dbp_mae", ""),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= formatting.FILTERS
+    return environment.get_template(template).render(
+        run=run,
+        params=params,
+        card=run.model.card,
+        metrics=run.metrics,
+        total=run.total,
+        control=CONTROL,
+        few_parts=FEW_PARTS,
+        has_defects=bool(params.data.defects),
+        not_measured=_not_measured(run, params),
+        **more,
+    )
+
+
+def _not_measured(run: Run, params: Params) -> list[str]:
+    """Say in plain sentences what the figures do not tell."""
+    images = run.metrics["images"]
+    unlabelled = int(((run.frame["split"] == "test") & run.frame["mask_path"].isna()).sum())
+    speed = formatting.duration(run.per_image["seconds"].median())
+    sentences = [
+        "Chance in training: each training ran once, with one seed. The intervals tell what other "
+        "parts might have given, not what another seed might.",
+        "The labels: they are taken as the truth, so a wrong label counts as the model's mistake.",
+        f"Speed on the line: where this evaluation ran, an image took {speed} at the median, "
+        "reading the file not counted. The line's machine may be faster or slower.",
+        "Other products, lights and cameras: the figures hold for images like the held-out ones.",
+        "Energy beyond training: preparing the data, export, evaluation, cooling, the making of "
+        "the machine, and the use of the model on the line are not counted.",
+    ]
+    if params.data.defects:
+        sentences.append(
+            "Whole parts: escape and overkill are shares of images. A part that is seen in several "
+            "images is rejected when one of them is."
+        )
+    if unlabelled:
+        sentences.append(f"{unlabelled} held-out images without labels: they were not judged.")
+    if images["groups"] < FEW_PARTS:
+        sentences.append(
+            f"Much with certainty: the held-out images show {images['groups']} parts, so the "
+            "intervals are rough themselves."
+        )
+    return sentences
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _splits(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Count images and parts by split, for the table of the data."""
+    rows = []
+    for split in SPLITS:
+        part = frame[frame["split"] == split]
+        labelled = part["label_state"] == "labelled"
+        rows.append(
+            {
+                "split": split,
+                "images": len(part),
+                "labelled": int(labelled.sum()),
+                "unlabelled": int((~labelled).sum()),
+                "groups": part["group"].nunique(),
+            }
+        )
+    return rows
+
+
+def _labels(frame: pd.DataFrame, card: ModelCard) -> list[dict[str, Any]]:
+    """Count by class in how many labelled images of each split it occurs, and its pixels' share."""
+    labelled = frame[frame["label_state"] == "labelled"]
+    pixels = np.stack(labelled["pixels"].to_list())
+    shares = pixels.sum(axis=0) / pixels.sum()
+    return [
+        {
+            "class": item.name,
+            "color": item.color,
+            "share": shares[index],
+            **{
+                split: int((pixels[(labelled["split"] == split).to_numpy(), index] > 0).sum())
+                for split in SPLITS
+            },
+        }
+        for index, item in enumerate(card.classes, start=1)
+    ]

@@ -1,0 +1,38 @@
+"""Stage evaluate: the shipped file and the held-out images -> reports/metrics.json and pictures."""
+
+import json
+from pathlib import Path
+
+from dbp_mae.data.manifest import read_manifest
+from dbp_mae.evaluation import evaluate
+from dbp_mae.files import write_text
+from dbp_mae.inspection.images import encode_png
+from dbp_mae.params import Params
+from pipelines.stage import run
+
+FOLDER = Path("reports/evaluation")
+
+
+def main(params: Params) -> None:
+    """Judge models/segmenter.onnx beside its control; write figures, tables and overlays."""
+    result = evaluate(
+        model=Path("models/segmenter.onnx"),
+        scratch=Path("models/scratch.onnx"),
+        frame=read_manifest(Path("data/validated.parquet")),
+        source=params.data.source,
+        data_folder=Path("data"),
+        params=params,
+    )
+    overlays = FOLDER / "overlays"
+    overlays.mkdir(parents=True, exist_ok=True)
+    for name, picture in result.overlays.items():
+        (overlays / name).write_bytes(encode_png(picture))
+    result.classes.to_csv(FOLDER / "classes.csv", index=False)
+    result.per_image.to_csv(FOLDER / "per_image.csv", index=False)
+    result.thresholds.to_csv(FOLDER / "thresholds.csv", index=False)
+    write_text(Path("reports/metrics.json"), json.dumps(result.metrics, indent=2) + "\n")
+    print(f"mIoU {result.metrics['miou']}; from scratch {result.metrics['scratch_miou']}")
+
+
+if __name__ == "__main__":
+    run(main)

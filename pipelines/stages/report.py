@@ -1,0 +1,25 @@
+"""Stage report: all that the pipeline wrote -> the page, the model card, the energy bill."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+from dbp_mae.files import write_text
+from dbp_mae.params import Params
+from dbp_mae.report import emissions_bill, load_run, model_card, page
+from pipelines.stage import run
+
+FOLDER = Path("reports")
+
+
+def main(params: Params) -> None:
+    """Write reports/index.html, model_card.md and emissions.json."""
+    result = load_run(Path())
+    write_text(FOLDER / "index.html", page(result, params, made=date.today()))
+    write_text(FOLDER / "model_card.md", model_card(result, params))
+    write_text(FOLDER / "emissions.json", json.dumps(emissions_bill(result), indent=2) + "\n")
+    print(f"{FOLDER / 'index.html'} is written: open it in a browser.")
+
+
+if __name__ == "__main__":
+    run(main)

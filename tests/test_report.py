@@ -1,0 +1,334 @@
+"""The report of a small project on disk: whole, offline, honest about what is unknown."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from datetime import date
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dbp_mae.data.manifest import manifest_from_rows, write_manifest
+from dbp_mae.emissions import Emissions, Hardware
+from dbp_mae.errors import UserError
+from dbp_mae.files import write_text
+from dbp_mae.inspection.images import encode_png
+from dbp_mae.params import Params, load_params
+from dbp_mae.report import Run, emissions_bill, load_run, model_card, page
+from pipelines.stages import report as stage
+
+MADE = date(2025, 1, 31)
+METRICS: dict[str, Any] = {
+    "miou": 0.7421,
+    "miou_low": 0.6893,
+    "miou_high": 0.7802,
+    "scratch_miou": 0.653,
+    "gain": 0.0891,
+    "gain_low": 0.0412,
+    "gain_high": 0.1305,
+    "iou": {"wire": 0.81, "epoxy": 0.52},
+    "defects": {"labelled": 128, "found_share": 0.9219, "false_per_image": 0.21},
+    "images": {
+        "defective": 40,
+        "escape_share": 0.025,
+        "escape_low": 0.0044,
+        "escape_high": 0.1288,
+        "overkill_share": 0.0571,
+        "overkill_low": 0.0158,
+        "overkill_high": 0.1862,
+        "test": 75,
+        "groups": 15,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    params = load_params(Path(__file__).parents[1] / "params.yaml")
+    update = {"classes": ["wire", "epoxy"], "defects": ["epoxy"]}
+    return params.model_copy(update={"data": params.data.model_copy(update=update)})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """What the stages before the report leave behind."""
+    root = tmp_path_factory.mktemp("project")
+    models, evaluation = root / "models", root / "reports/evaluation"
+    for folder in ("pretrain", "finetune", "scratch", "export"):
+        (models / folder).mkdir(parents=True)
+    (evaluation / "overlays").mkdir(parents=True)
+    shutil.copy(tiny_model, models / "segmenter.onnx")
+    parity = {"tiles": 64, "max_difference": 1.3e-6, "same_argmax_share": 1.0, "opset": 20}
+    write_text(models / "export/parity.json", json.dumps(parity))
+    write_trainings(models)
+
+    picture = encode_png(np.zeros((8, 24, 3), dtype=np.uint8))
+    (models / "pretrain/reconstructions.png").write_bytes(picture)
+    (evaluation / "overlays/01-a.png").write_bytes(picture)
+    write_evaluation(evaluation)
+    write_text(root / "reports/metrics.json", json.dumps(METRICS))
+
+    rows = [
+        {"path": f"images/{n}.png", "group": f"part{n // 2}", "split": split, "label_state": "labelled",
+         "mask_path": f"masks/{n}.png", "pixels": [90, 8, 2 * (n % 2)]}
+        for n, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 2)
+    ]  # fmt: skip
+    unlabelled = {"path": "images/u.png", "group": "part9", "label_state": "unlabelled"}
+    rows += [{**unlabelled, "split": "train"}, {**unlabelled, "split": "test"}]
+    (root / "data").mkdir()
+    write_manifest(manifest_from_rows(rows), root / "data/validated.parquet")
+    return root
+
+
+def write_trainings(models: Path) -> None:
+    steps = np.arange(100, 801, 100)
+    loss = 0.45 + 0.5 * np.exp(-steps / 300)
+    curves = {"step": steps, "seconds": steps / 10, "train_loss": loss, "val_loss": loss}
+    pd.DataFrame(curves).to_csv(models / "pretrain/curves.csv", index=False)
+    summary = {
+        "val_loss": 0.48, "constant_loss": 0.98, "seconds": 80, "steps": 800, "parameters": 810112,
+        "images": 95, "model": "nano", "optimizer": "adamw", "decorrelation": "paper",
+    }  # fmt: skip
+    write_text(models / "pretrain/summary.json", json.dumps(summary))
+    for name, top in (("finetune", 0.75), ("scratch", 0.66)):
+        miou = np.where(steps % 200 == 0, top * (1 - np.exp(-steps / 200)), np.nan)
+        curves = {"step": steps, "seconds": steps / 10, "train_loss": loss, "val_miou": miou}
+        pd.DataFrame(curves).to_csv(models / name / "curves.csv", index=False)
+        summary = {"val_miou": top, "val_iou": {}, "best_step": 800, "seconds": 80, "steps": 800,
+                   "labelled_images": 35}  # fmt: skip
+        write_text(models / name / "summary.json", json.dumps(summary))
+    for name, wh in (("pretrain", 10.0), ("finetune", 6.0), ("scratch", 5.0)):
+        write_text(models / name / "emissions.json", spent(wh / 1000).model_dump_json())
+
+
+def write_evaluation(folder: Path) -> None:
+    classes = {"class": ["wire", "epoxy"], "color": ["#2f7ed8", "#d8572f"], "defect": [False, True],
+               "pixels": [8000, 900], "iou": [0.81, 0.52], "scratch_iou": [0.75, np.nan]}  # fmt: skip
+    pd.DataFrame(classes).to_csv(folder / "classes.csv", index=False)
+    per_image = {"path": ["images/a.png", "images/b.png"], "group": ["p", "q"], "miou": [0.2, 0.9],
+                 "defects": [2, 0], "found": [1, 0], "false": [1, 0], "verdict": ["reject", "accept"],
+                 "seconds": [0.03, 0.05], "overlay": ["01-a.png", None]}  # fmt: skip
+    pd.DataFrame(per_image).to_csv(folder / "per_image.csv", index=False)
+    score = np.linspace(0, 1, 21)
+    thresholds = {"min_score": score, "found_share": 1 - score, "false_per_image": 1 - score,
+                  "escape_share": score, "overkill_share": 1 - score}  # fmt: skip
+    pd.DataFrame(thresholds).to_csv(folder / "thresholds.csv", index=False)
+
+
+def spent(kwh: float, measured: float = 0.75) -> Emissions:
+    parts = {"cpu": 0.15, "gpu": measured, "ram": 0.85 - measured}
+    hardware = Hardware(cpu="AMD EPYC", cpus=16, gpu="1 x NVIDIA H200", gpus=1, ram_gb=128.0,
+                        measured=["gpu"] if measured else [])  # fmt: skip
+    return Emissions(
+        seconds=60.0, kwh=kwh, measured_kwh=measured * kwh, estimated_kwh=(1 - measured) * kwh,
+        co2_kg=0.4 * kwh, grid_kg_per_kwh=0.4, country="DEU", hardware=hardware,
+        **{f"{part}_kwh": share * kwh for part, share in parts.items()},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(project: Path) -> Run:
+    return load_run(project)
+
+
+@pytest.fixture(scope="module")
+def html(run: Run, params: Params) -> str:
+    return page(run, params, MADE)
+
+
+class Tags(HTMLParser):
+    """Collects tags, their links, and the text; raises when a tag is closed out of turn."""
+
+    VOID = frozenset({"meta", "img", "br", "path", "use", "rect", "circle"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.links += [
+            value or "" for name, value in attrs if name in ("src", "href", "xlink:href")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "defs"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(html: str) -> None:
+    tags = Tags(html)
+    assert not {"script", "link", "iframe", "object"} & tags.names
+    for link in tags.links:
+        assert link.startswith(("data:image/png;base64,", "#")) or link == "validation.html"
+    assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_the_page_says_the_figures(html: str) -> None:
+    text = Tags(html).text
+    for figure in (
+        "0.74", "0.69 to 0.78", "+0.09", "+0.04 to +0.13", "92.2 %", "128", "2.5 %", "5.7 %",
+        "16.0 Wh", "6.40 g", "2.00 min", "75 %", "images/a.png", "1 of 2 defects found",
+        "1.3e-06", "revision 0123abc", "2025-01-31", "40.0 ms",
+    ):  # fmt: skip
+        assert figure in text, figure
+
+
+def test_every_chart_is_drawn(html: str) -> None:
+    text = Tags(html).text
+    for label in ("constant's loss", "from scratch", "escape", "overkill", "electricity in Wh"):
+        assert label in text
+    assert html.count("<svg") == 5
+
+
+def test_the_page_and_the_card_are_reproducible(run: Run, params: Params, html: str) -> None:
+    assert page(run, params, MADE) == html
+    assert model_card(run, params) == model_card(run, params)
+
+
+def test_the_bill_is_what_the_shipped_model_cost(run: Run) -> None:
+    bill = emissions_bill(run)
+    assert bill["stages"].keys() == {"pretrain", "finetune", "scratch"}
+    for key, total in bill["total"].items():
+        parts = bill["stages"]["pretrain"][key] + bill["stages"]["finetune"][key]
+        assert total == pytest.approx(parts)
+    assert bill["total"]["kwh"] == pytest.approx(0.016)
+    assert bill["total"]["co2_kg"] == pytest.approx(bill["total"]["kwh"] * bill["grid_kg_per_kwh"])
+    assert bill["country"] == "DEU"
+
+
+@pytest.mark.parametrize(
+    ("low", "gain", "high", "parts", "sentence"),
+    [
+        (0.01, 0.05, 0.1, 15, "Pre-training does pay"),
+        (-0.1, -0.05, -0.01, 15, "Pre-training does not pay"),
+        (-0.01, 0.05, 0.1, 15, "cannot be told"),
+        (0.01, 0.05, 0.1, 4, "seems to pay on these data: +0.05 mIoU"),
+        (None, 0.05, None, 1, "whether that is chance cannot be told"),
+    ],
+)
+def test_the_claim_follows_from_the_interval(
+    run: Run,
+    params: Params,
+    low: float | None,
+    gain: float,
+    high: float | None,
+    parts: int,
+    sentence: str,
+) -> None:
+    images = {**METRICS["images"], "groups": parts}
+    metrics = {**METRICS, "gain": gain, "gain_low": low, "gain_high": high, "images": images}
+    assert sentence in Tags(page(replace(run, metrics=metrics), params, MADE)).text
+
+
+def test_what_is_unknown_is_said(run: Run, params: Params) -> None:
+    structure = params.data.model_copy(update={"defects": []})
+    metrics = {
+        **dict.fromkeys(METRICS),
+        "iou": {"wire": None, "epoxy": None},
+        "defects": {"labelled": 0, "found_share": None, "false_per_image": None},
+        "images": {**dict.fromkeys(METRICS["images"]), "test": 2, "groups": 1, "defective": 0},
+    }
+    empty = run.thresholds.assign(
+        **dict.fromkeys(
+            ["found_share", "false_per_image", "escape_share", "overkill_share"], np.nan
+        )
+    )
+    unknown = replace(run, metrics=metrics, thresholds=empty)
+    without = params.model_copy(update={"data": structure})
+    text = Tags(page(unknown, without, MADE)).text
+    assert "No class is named a defect" in text
+    assert "no model trained from scratch" in text
+    for written in (text, model_card(unknown, without)):
+        assert not re.search(r"\b(None|nan)\b", written)
+
+    assert "how many defects escape is unknown" in Tags(page(unknown, params, MADE)).text
+
+
+def test_an_estimate_is_called_one(run: Run, params: Params) -> None:
+    assert "read from the energy counters of the GPU" in Tags(page(run, params, MADE)).text
+    guessed = {
+        name: replace(training, emissions=spent(0.01, measured=0.0))
+        for name, training in run.trainings.items()
+    }
+    text = Tags(page(replace(run, trainings=guessed), params, MADE)).text
+    assert "None of it was measured" in text
+    assert "all of that energy is an estimate" in text
+
+
+def test_a_pretraining_that_learnt_nothing_is_flagged(run: Run, params: Params) -> None:
+    pretrain = run.trainings["pretrain"]
+    idle = replace(pretrain, summary={**pretrain.summary, "val_loss": 0.979})
+    trainings = {**run.trainings, "pretrain": idle}
+    flag = "hardly better than a constant"
+    assert flag in Tags(page(replace(run, trainings=trainings), params, MADE)).text
+    assert flag not in Tags(page(run, params, MADE)).text
+
+
+def test_names_are_text_and_nothing_else(run: Run, params: Params) -> None:
+    name = "<script>alert('$x$')</script>"
+    classes = run.classes.assign(**{"class": [name, "epoxy"]})
+    per_image = run.per_image.assign(path=[name, "b"])
+    tags = Tags(page(replace(run, classes=classes, per_image=per_image), params, MADE))
+    assert "script" not in tags.names
+    assert tags.text.count(name) >= 3  # chart, table, caption
+
+
+def test_the_model_card_identifies_the_file(run: Run, params: Params) -> None:
+    card = model_card(run, params)
+    for fact in (
+        run.model.sha256,
+        "0123abc",
+        "d" * 64,
+        "e" * 64,
+        "f" * 64,
+        "0.742",
+        "12.0\u00a0Wh",
+    ):
+        assert fact in card, fact
+    assert "any epoxy" in card
+    tables = [line for line in card.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {3, 4}
+
+
+def test_a_missing_file_is_named(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path / "project")
+    (tmp_path / "project/models/scratch/summary.json").unlink()
+    with pytest.raises(UserError, match=r"scratch/summary\.json is missing.*dvc repro"):
+        load_run(tmp_path / "project")
+
+
+def test_the_stage_writes_its_outputs(
+    project: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    stage.main(params)
+    assert Path("reports/index.html").read_text().startswith("<!DOCTYPE html>")
+    assert Path("reports/model_card.md").read_text().startswith("# Model card")
+    assert json.loads(Path("reports/emissions.json").read_text())["total"]["seconds"] == 120
