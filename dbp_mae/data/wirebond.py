@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dbp_mae.data.rendering.bonds import draw_epoxy, paint_ball, paint_blob, paint_wedge, paint_wire
+from dbp_mae.data.rendering.bonds import paint_ball, paint_blob, paint_wedge, paint_wire
 from dbp_mae.data.rendering.ground import paint_carrier, paint_die, paint_dirt, paint_frame
 from dbp_mae.data.rendering.layout import FIELD, draw_layout
 from dbp_mae.data.rendering.optics import (
@@ -63,17 +63,16 @@ def render_device(rng: np.random.Generator, size: int, epoxy: bool) -> Surface:
     """Return a device painted for views of `size` pixels; epoxy has bled where `epoxy` says so."""
     layout = draw_layout(rng, epoxy)
     surface = Surface.blank(size * SUPERSAMPLING / FIELD)
-    resin = draw_epoxy(rng)
     gold = Material(rng.uniform(0.16, 0.34), rng.uniform(0.6, 1.0), rng.uniform(0.16, 0.3))
 
     paint_carrier(surface, rng)
     paint_frame(surface, layout, rng)
     for blob in layout.creep:
-        paint_blob(surface, blob, resin, rng)
+        paint_blob(surface, blob, rng)
     paint_die(surface, layout, rng)
     paint_dirt(surface, rng)
     for blob in layout.drops:
-        paint_blob(surface, blob, resin, rng)
+        paint_blob(surface, blob, rng)
     for ball in layout.balls:
         paint_ball(surface, ball, gold, rng)
     for wire in layout.wires:

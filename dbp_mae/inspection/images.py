@@ -106,10 +106,9 @@ def convert_samples(samples: np.ndarray, channels: int, white_level: int) -> np.
 
 def encode_png(array: np.ndarray) -> bytes:
     """Encode uint8 H W, H W 1 or H W 3 (RGB) as a PNG file."""
-    buffer = io.BytesIO()
-    squeezed = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    Image.fromarray(squeezed).save(buffer, "PNG")
-    return buffer.getvalue()
+    if array.ndim == 3 and array.shape[2] == 3:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", array)[1].tobytes()
 
 
 def _format_of(data: bytes) -> str:

@@ -7,14 +7,7 @@ from dbp_mae.data.rendering.layout import Ball, Blob, Wedge, Wire
 from dbp_mae.data.rendering.surface import Label, Material, Surface, local, noise, slopes_of, turned
 
 
-def draw_epoxy(rng: np.random.Generator) -> Material:
-    """Return a batch of die-attach epoxy: dark, or filled with silver."""
-    if rng.random() < 0.5:
-        return Material(rng.uniform(0.02, 0.1), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.2))
-    return Material(rng.uniform(0.4, 0.7), rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.3))
-
-
-def paint_blob(surface: Surface, blob: Blob, epoxy: Material, rng: np.random.Generator) -> None:
+def paint_blob(surface: Surface, blob: Blob, rng: np.random.Generator) -> None:
     """Paint epoxy: a dome with an uneven smooth outline through which the ground shimmers."""
     window = surface.around(blob.centre, 1.5 * float(blob.radii.max()))
     scale, shape = surface.scale, window.shape
@@ -23,10 +16,17 @@ def paint_blob(surface: Surface, blob: Blob, epoxy: Material, rng: np.random.Gen
     level = (u / blob.radii[0]) ** 2 + (v / blob.radii[1]) ** 2 + 0.28 * unevenness
     inside = np.clip(1 - level, 0, 1)
     slope_x, slope_y = slopes_of(rng.uniform(2.0, 3.5) * np.sqrt(inside + 0.02), scale)
-    grain = rng.uniform(0, 0.12) * noise(rng, shape, scale)
+    grain = rng.uniform(0.05, 0.2) * noise(rng, shape, scale)
     opacity = np.where(level < 1, rng.uniform(0.78, 0.9) + 0.1 * inside, 0)
-    surface.darken(window, 1 - 0.45 * np.exp(-(((np.clip(level, 1, None) - 1) / 0.25) ** 2)))
-    surface.paint(window, opacity, epoxy, (slope_x + grain, slope_y - grain), Label.EPOXY)
+    surface.darken(window, 1 - 0.55 * np.exp(-(((np.clip(level, 1, None) - 1) / 0.25) ** 2)))
+    surface.paint(window, opacity, _epoxy(rng), (slope_x + grain, slope_y - grain), Label.EPOXY)
+
+
+def _epoxy(rng: np.random.Generator) -> Material:
+    """Return die-attach epoxy: dark where the resin has run ahead of its silver filler, or bright."""
+    if rng.random() < 0.5:
+        return Material(rng.uniform(0.02, 0.08), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.2))
+    return Material(rng.uniform(0.5, 0.85), rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.3))
 
 
 def paint_ball(surface: Surface, ball: Ball, gold: Material, rng: np.random.Generator) -> None:

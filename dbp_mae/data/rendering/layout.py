@@ -193,21 +193,21 @@ def _climb(rng: np.random.Generator, height: float) -> np.ndarray:
 
 def _draw_epoxy(rng: np.random.Generator, layout: Layout) -> None:
     """Let epoxy creep out from under the die's edge, and drop it beside the bonds."""
-    for _ in range(rng.integers(1, 3)):
+    for _ in range(rng.integers(1, 4)):
         outward = np.round(_direction(rng.integers(4) * np.pi / 2))
         along = np.abs(outward[::-1])
         reach, width = np.abs(layout.die.half @ outward), layout.die.half @ along
         centre = layout.die.centre + outward * (reach + 1) + along * rng.uniform(-0.7, 0.7) * width
-        radii = along * rng.uniform(14, 30) + np.abs(outward) * rng.uniform(12, 17)
+        radii = along * rng.uniform(16, 32) + np.abs(outward) * rng.uniform(13, 18)
         layout.creep.append(Blob(centre, radii, angle=0))
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(1, 6)):
         if rng.random() < 0.5:
             centre = layout.die.centre + rng.uniform(-0.8, 0.8, 2) * layout.die.half
         else:
             lead = layout.leads[rng.integers(len(layout.leads))]
             inner, outer = lead[:2].mean(axis=0), lead[2:].mean(axis=0)
             centre = inner + rng.uniform(0.05, 0.25) * (outer - inner)
-        radii = rng.uniform(6.5, 11) * np.array([1, rng.uniform(0.75, 1)])
+        radii = rng.uniform(7, 11.5) * np.array([1, rng.uniform(0.75, 1)])
         bonds = [ball.centre for ball in layout.balls] + [wedge.centre for wedge in layout.wedges]
         if np.linalg.norm(centre - bonds, axis=1).min() > 9:
             layout.drops.append(Blob(centre, radii, rng.uniform(0, np.pi)))

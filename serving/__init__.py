@@ -1,0 +1,1 @@
+"""The inspection service: BentoML around dbp_mae.inspection, and the operators' page."""

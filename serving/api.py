@@ -1,0 +1,127 @@
+"""The routes: POST /segment, GET /model and the operators' page.
+
+They are a Starlette application inside the BentoML service, since BentoML's own image parameters
+fetch a URL given in place of an image, and wrap the message of an error in a list.
+"""
+
+from pathlib import Path
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from dbp_mae.inspection.images import ImageError, Reason
+from serving.guard import BodyLimit
+from serving.inspector import Inspector
+
+PAGE = Path(__file__).with_name("page") / "index.html"
+# The page loads nothing from anywhere but this service.
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+STATUS: dict[Reason, int] = {
+    "too_large": 413,
+    "unsupported": 415,
+    "too_small": 422,
+    "unreadable": 422,
+}
+
+
+def create_app(max_body: int) -> Starlette:
+    """Return the application; `app.state.inspector` must be set before the first request.
+
+    Args:
+        max_body: bytes of the largest request.
+    """
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/model", model),
+            Route("/segment", segment, methods=["POST"]),
+        ],
+        middleware=[Middleware(BodyLimit, limit=max_body)],
+        exception_handlers={
+            HTTPException: refuse_request,
+            ImageError: refuse_image,
+            ClientDisconnect: forget,
+            Exception: apologise,
+        },
+    )
+    app.state.one_at_a_time = CapacityLimiter(1)
+    return app
+
+
+async def page(request: Request) -> Response:
+    """Serve the operators' page."""
+    return FileResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+async def model(request: Request) -> Response:
+    """Answer which model is served."""
+    return JSONResponse(_inspector(request).identity())
+
+
+async def segment(request: Request) -> Response:
+    """Inspect the image in the body or in the form field `image`.
+
+    `?mask=true` adds the mask to the answer, `?image=true` the image as the model sees it.
+    """
+    with_mask, with_image = _switch(request, "mask"), _switch(request, "image")
+    answer = await anyio.to_thread.run_sync(
+        _inspector(request).inspect,
+        await _image_bytes(request),
+        with_mask,
+        with_image,
+        limiter=request.app.state.one_at_a_time,
+    )
+    return JSONResponse(answer)
+
+
+def _switch(request: Request, name: str) -> bool:
+    value = request.query_params.get(name, "false")
+    if value not in ("true", "false"):
+        raise HTTPException(422, f"The parameter {name} is {value!r}: give true or false.")
+    return value == "true"
+
+
+async def _image_bytes(request: Request) -> bytes:
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await request.body()
+    async with request.form(max_files=1, max_fields=1) as form:
+        image = form.get("image")
+        if not isinstance(image, UploadFile):
+            raise HTTPException(422, "The form has no file in the field image.")
+        return await image.read()
+
+
+def _inspector(request: Request) -> Inspector:
+    return request.app.state.inspector
+
+
+async def refuse_request(request: Request, error: Exception) -> Response:
+    """Answer a request that does not fit."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def refuse_image(request: Request, error: Exception) -> Response:
+    """Answer an image that does not fit."""
+    assert isinstance(error, ImageError)
+    return JSONResponse({"error": str(error)}, STATUS[error.reason])
+
+
+async def forget(request: Request, error: Exception) -> Response:
+    """Answer nobody: the client has gone."""
+    return Response(status_code=400)
+
+
+async def apologise(request: Request, error: Exception) -> Response:
+    """Answer for a fault of ours; the server's log has its trace."""
+    return JSONResponse({"error": "The inspection failed: see the log of the service."}, 500)

@@ -1,0 +1,41 @@
+"""The BentoML service: `bentoml serve` in the repository's root finds it through bentofile.yaml."""
+
+import bentoml
+from bentoml.exceptions import BentoMLConfigException
+
+from dbp_mae.errors import UserError
+from dbp_mae.inspection.segmenter import Segmenter
+from serving.api import create_app
+from serving.inspector import Inspector
+from serving.settings import Settings
+
+try:
+    settings = Settings.from_environment()
+except UserError as error:
+    raise BentoMLConfigException(str(error)) from None
+app = create_app(settings.max_body)
+
+
+@bentoml.service(
+    name="segmenter",
+    workers=1,  # each would load its own model and use all cores
+    traffic={"timeout": 60, "max_concurrency": 8},
+)
+@bentoml.asgi_app(app)
+class Segmentation:
+    """Segments images of parts and accepts or rejects them."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check_model() -> None:
+        """Refuse to start without a sound model, before any worker exists."""
+        try:
+            Segmenter.load(settings.model, gpu=False)
+        except UserError as error:
+            sentence = f"{error} The variable DBP_MAE_MODEL says which file is served."
+            raise BentoMLConfigException(sentence) from None
+
+    def __init__(self) -> None:
+        segmenter = Segmenter.load(settings.model)
+        app.state.inspector = Inspector(segmenter, settings.log)
+        print(f"{settings.model} ({segmenter.sha256[:12]}) runs on {segmenter.provider}")

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from dbp_mae.errors import UserError
+from serving.settings import Settings
+
+
+def test_an_empty_environment_has_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings == Settings(Path("models/segmenter.onnx"), 64 * 1024**2, None)
+
+
+@pytest.mark.parametrize("value", ["", "much", "0", "-1", "1.5"])
+def test_a_wrong_limit_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="DBP_MAE_MAX_BODY_MB"):
+        Settings.from_environment({"DBP_MAE_MAX_BODY_MB": value})
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "inspections.jsonl"
+    assert Settings.from_environment({"DBP_MAE_INSPECTION_LOG": str(log)}).log == log
+    with pytest.raises(UserError, match="cannot be written"):
+        Settings.from_environment({"DBP_MAE_INSPECTION_LOG": str(log / "inside")})
