@@ -12,9 +12,8 @@ RECIPE ?= wirebond
 
 # The stages of dvc.yaml run `python`: let it be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export PREFECT_HOME ?= $(CURDIR)/.prefect
 # The service writes this log, the monitor reads it.
-export DBP_MAE_INSPECTION_LOG ?= $(CURDIR)/logs/inspections.jsonl
+serve ui: export DBP_MAE_INSPECTION_LOG ?= $(CURDIR)/logs/inspections.jsonl
 
 SERVED = $(firstword $(wildcard models/production/segmenter.onnx) models/segmenter.onnx)
 

@@ -1,9 +1,9 @@
 """The encoder: a plain timm Vision Transformer, by size name, and its file."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
@@ -40,6 +40,16 @@ class EncoderSpec:
     mean: tuple[float, ...]
     """By channel, on the scale of 0 to 1."""
     std: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `json.dumps(asdict(spec))` wrote."""
+        fields = json.loads(text)
+        return cls(**fields | {name: tuple(fields[name]) for name in ("mean", "std")})
+
+    def resized(self, image_size: int) -> Self:
+        """Return the spec of the same encoder for images of another size."""
+        return replace(self, image_size=image_size)
 
     @property
     def timm_name(self) -> str:
@@ -92,7 +102,7 @@ def load_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["spec"])
+            spec = EncoderSpec.from_json((file.metadata() or {})["spec"])
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the pretrain stage first.") from None
@@ -101,9 +111,7 @@ def load_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
             f"{path} is not an encoder of this project: expected the safetensors file that the "
             "pretrain stage writes. Run that stage again."
         ) from None
-    return weights, EncoderSpec(
-        **header | {"mean": tuple(header["mean"]), "std": tuple(header["std"])}
-    )
+    return weights, spec
 
 
 def resample_positions(weights: dict[str, Tensor], encoder: VisionTransformer) -> dict[str, Tensor]:

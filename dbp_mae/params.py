@@ -11,7 +11,7 @@ from dbp_mae.errors import UserError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 ENCODER_LAYERS = ("qkv", "proj", "fc1", "fc2")
 
@@ -47,7 +47,9 @@ class DataParams(Block):
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {self.classes} names one class twice")
         if self.val_share + self.test_share >= 1:
-            raise ValueError("val_share + test_share must leave something to train on (sum below 1)")
+            raise ValueError(
+                "val_share + test_share must leave something to train on (sum below 1)"
+            )
         return self
 
 
@@ -116,6 +118,8 @@ class PretrainParams(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.patch < 4 or self.patch & (self.patch - 1):
+            raise ValueError(f"patch ({self.patch}) must be a power of two, 4 at the least")
         if self.crop % self.patch:
             raise ValueError(f"crop ({self.crop}) must be a multiple of patch ({self.patch})")
         if self.batch % self.crops_per_image:

@@ -4,7 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -62,7 +62,7 @@ def png16(array: np.ndarray, colour: int, extra: Sequence[bytes] = ()) -> bytes:
 def tiff(
     array: np.ndarray,
     photometric: int,
-    order: str = "<",
+    order: Literal["<", ">"] = "<",
     kind: int = 1,
     planes: bool = False,
     extra: dict[int, list[int]] | None = None,

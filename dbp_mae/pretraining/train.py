@@ -19,6 +19,7 @@ from dbp_mae.data.images import DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, PretrainParams
+from dbp_mae.precision import resolve
 from dbp_mae.pretraining.decorrelation import Decorrelator, check_sample
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
@@ -60,7 +61,7 @@ def pretrain(
     Raises:
         UserError: a split is empty, a setting is out of range, or the loss is no longer finite.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=params.precision)
+    fabric = Fabric(accelerator="auto", devices=1, precision=resolve(params.precision))
     fabric.seed_everything(params.seed, verbose=False)
     training = _images(frame, data, "train")
     validation = validation_batch(_images(frame, data, "val"), params)

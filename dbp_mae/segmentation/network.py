@@ -1,18 +1,28 @@
-"""The segmenter: the pre-trained encoder under a DPT decoder (arXiv 2103.13413)."""
+"""The segmenter: a U-Net whose deepest level is the pre-trained Vision Transformer.
+
+The transformer sees patches and knows the part; a few convolutions see pixels. Defects are smaller
+than a patch, so a decoder fed by the transformer alone learns their outlines slowly. After UNETR
+(arXiv 2103.10504) and TransUNet (arXiv 2102.04306).
+"""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from dbp_mae.encoder import EncoderSpec, resample_positions
+from dbp_mae.encoder import EncoderSpec, create_encoder, resample_positions
 from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path
+
+LEVELS = 4
+"""Depths of the transformer, evenly spaced, whose tokens the decoder gets."""
 
 
 class Segmenter(nn.Module):
@@ -23,44 +33,64 @@ class Segmenter(nn.Module):
 
     def __init__(self, spec: EncoderSpec, tile: int, classes: int, decoder_width: int) -> None:
         super().__init__()
-        self.network = smp.DPT(
-            encoder_name=f"tu-{spec.timm_name}",
-            encoder_weights=None,
-            in_channels=spec.channels,
-            classes=classes + 1,
-            decoder_intermediate_channels=[decoder_width] * 4,
-            decoder_fusion_channels=decoder_width,
-            img_size=tile,
-            patch_size=spec.patch,
-            num_classes=0,
+        self.shape = {"tile": tile, "classes": classes, "decoder_width": decoder_width}
+        self.encoder = create_encoder(spec.resized(tile))
+        depth = len(self.encoder.blocks)
+        self.levels = [depth * (level + 1) // LEVELS - 1 for level in range(LEVELS)]
+
+        # Levels of pixels at strides 2, 4, ... up to half a patch.
+        widths = [decoder_width * 2**level for level in range(spec.patch.bit_length() - 2)]
+        self.pixel_levels = nn.ModuleList(
+            double_convolution(before, width)
+            for before, width in zip([spec.channels, *widths[:-1]], widths, strict=True)
         )
-        self.encoder = self.network.encoder.model
+        self.bridge = ConvNormAct(LEVELS * self.encoder.embed_dim, 2 * widths[-1], kernel_size=1)
+        self.decoder = UnetDecoder(
+            encoder_channels=[spec.channels, *widths, 2 * widths[-1]],
+            decoder_channels=widths[::-1],
+            n_blocks=len(widths),
+        )
+        self.head = SegmentationHead(decoder_width, classes + 1, upsampling=2)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits of raw tiles."""
         images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
-        logits: Tensor = self.network(images)
+        features = [images]
+        for level in self.pixel_levels:
+            features.append(level(features[-1]))
+        features.append(self.forward_encoder(images))
+        logits: Tensor = self.head(self.decoder(features))
         return logits
+
+    def forward_encoder(self, images: Tensor) -> Tensor:
+        """Return the transformer's tokens as the deepest level: B D' H/P W/P."""
+        tokens = self.encoder.forward_intermediates(
+            images, indices=self.levels, intermediates_only=True, norm=True
+        )
+        assert isinstance(tokens, list)
+        bridged: Tensor = self.bridge(torch.cat(tokens, dim=1))
+        return bridged
 
     def load_encoder_weights(self, weights: dict[str, Tensor]) -> None:
         """Start from a pre-trained encoder; its position embeddings are resampled to the tile."""
         self.encoder.load_state_dict(resample_positions(weights, self.encoder))
 
 
-def save_segmenter(path: Path, segmenter: Segmenter, spec: EncoderSpec, tile: int) -> None:
+def double_convolution(before: int, width: int) -> nn.Sequential:
+    """Return a level of a U-Net's contracting path; it halves the sides."""
+    return nn.Sequential(
+        ConvNormAct(before, width, kernel_size=3, stride=2),
+        ConvNormAct(width, width, kernel_size=3),
+    )
+
+
+def save_segmenter(path: Path, segmenter: Segmenter, spec: EncoderSpec) -> None:
     """Write the weights, with what rebuilds the network in the header."""
-    head = segmenter.network.segmentation_head.head
-    shape = {
-        "tile": tile,
-        "classes": head[-1].out_channels - 1,
-        "decoder_width": head[0].in_channels,
-    }
-    header = {"spec": json.dumps(asdict(spec)), "shape": json.dumps(shape)}
+    header = {"spec": json.dumps(asdict(spec)), "shape": json.dumps(segmenter.shape)}
     weights = {
-        key: value.detach().cpu().contiguous()
-        for key, value in segmenter.network.state_dict().items()
+        key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()
     }
     with atomic_path(path) as temporary:
         save_file(weights, temporary, metadata=header)
@@ -75,7 +105,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, EncoderSpec]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            spec, shape = (json.loads(header[key]) for key in ("spec", "shape"))
+            spec, shape = EncoderSpec.from_json(header["spec"]), json.loads(header["shape"])
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the finetune stage first.") from None
@@ -84,7 +114,6 @@ def load_segmenter(path: Path) -> tuple[Segmenter, EncoderSpec]:
             f"{path} is not a segmenter of this project: expected the safetensors file that the "
             "finetune stage writes. Run that stage again."
         ) from None
-    spec = EncoderSpec(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
     segmenter = Segmenter(spec, **shape)
-    segmenter.network.load_state_dict(weights)
+    segmenter.load_state_dict(weights)
     return segmenter.eval(), spec

@@ -21,6 +21,7 @@ from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, validatio
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
+from dbp_mae.precision import resolve
 from dbp_mae.schedule import warmup_cosine
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import confusion_matrix, iou, mean_iou
@@ -69,7 +70,7 @@ def finetune(
     Raises:
         UserError: a split has no labelled image, or the loss is no longer finite.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=params.precision)
+    fabric = Fabric(accelerator="auto", devices=1, precision=resolve(params.precision))
     fabric.seed_everything(params.seed, verbose=False)
     training, validation = (
         LabelledImages(_labelled(frame, split), data, folder) for split in ("train", "val")
@@ -125,15 +126,12 @@ class _Run:
             weight_decay=params.weight_decay,
             layer_decay=params.layer_decay if weights else 1.0,
         )
-        heads = [self.segmenter.network.decoder, self.segmenter.network.segmentation_head]
-        groups += [
-            {
-                "params": list(head.parameters()),
-                "weight_decay": params.weight_decay,
-                "lr_scale": 1.0,
-            }
-            for head in heads
+        fresh = [
+            weight
+            for name, weight in self.segmenter.named_parameters()
+            if not name.startswith("encoder.")
         ]
+        groups.append({"params": fresh, "weight_decay": params.weight_decay, "lr_scale": 1.0})
         self.model, self.optimizer = fabric.setup(
             self.segmenter, torch.optim.AdamW(groups, lr=params.learning_rate)
         )

@@ -36,9 +36,7 @@ def main(params: Params) -> None:
             checkpoint,
             meter.save,
         )
-    save_segmenter(
-        Path("models/segmenter.safetensors"), result.segmenter, spec, params.finetune.tile
-    )
+    save_segmenter(Path("models/segmenter.safetensors"), result.segmenter, spec)
     write_results(FOLDER, result, meter.emissions)
     checkpoint.discard()
 

@@ -119,7 +119,7 @@ def test_file_is_a_plain_timm_model(trained: Pretrained, tmp_path: Path) -> None
 
 def test_positions_are_resampled(trained: Pretrained) -> None:
     weights = trained.model.encoder.state_dict()
-    larger = create_encoder(type(trained.spec)(**{**vars(trained.spec), "image_size": 64}))
+    larger = create_encoder(trained.spec.resized(64))
     larger.load_state_dict(resample_positions(weights, larger))
     assert larger.pos_embed is not None
     assert larger.pos_embed.shape == (1, 65, 128)

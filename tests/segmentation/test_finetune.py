@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, DataPa
 
 def settings(**changes: object) -> FinetuneParams:
     small = {"steps": 8, "batch": 4, "tile": 64, "validate_every": 4, "checkpoint_every": 4}
-    return load_params().finetune.model_copy(update={**small, "decoder_width": 16, **changes})
+    return load_params().finetune.model_copy(update={**small, "decoder_width": 8, **changes})
 
 
 def test_perfect_logits_cost_nothing_and_ignored_pixels_never() -> None:
@@ -62,7 +62,7 @@ def test_loss_counts_a_missed_speck() -> None:
 
 def test_file_rebuilds_the_network(tmp_path: Path) -> None:
     segmenter = Segmenter(SPEC, tile=64, classes=4, decoder_width=16).eval()
-    save_segmenter(tmp_path / "s.safetensors", segmenter, SPEC, tile=64)
+    save_segmenter(tmp_path / "s.safetensors", segmenter, SPEC)
     loaded, spec = load_segmenter(tmp_path / "s.safetensors")
     tiles = torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0))
     assert spec == SPEC

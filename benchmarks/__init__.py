@@ -1,0 +1,1 @@
+"""Benchmarks: one file a claim. Each prints a table and writes benchmarks/results/<name>-<device>.json."""

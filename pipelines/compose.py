@@ -1,0 +1,29 @@
+"""Write params.yaml from conf/, as `dvc exp run` does: python -m pipelines.compose recipe=bsdata."""
+
+import sys
+from pathlib import Path
+
+from dvc.utils.hydra import compose_and_dump
+from hydra.errors import HydraException
+
+from dbp_mae.errors import UserError
+
+
+def compose(output: Path, overrides: list[str], conf: Path = Path("conf")) -> None:
+    """Compose conf/config.yaml with Hydra overrides and write the result to `output`.
+
+    Raises:
+        UserError: an override names a recipe or a key that conf/ does not have.
+    """
+    try:
+        compose_and_dump(output, str(conf.resolve()), None, "config", "", overrides)
+    except HydraException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{conf} does not compose with {overrides}: {reason}") from None
+
+
+if __name__ == "__main__":
+    try:
+        compose(Path("params.yaml"), sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

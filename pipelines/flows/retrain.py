@@ -1,0 +1,67 @@
+"""The chain on a schedule: a DVC experiment of each run, and the gate before the line."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime.flow_run import get_scheduled_start_time
+
+from dbp_mae.data.manifest import read_manifest
+from dbp_mae.errors import UserError
+from dbp_mae.evaluation import evaluate
+from dbp_mae.params import load_params
+from pipelines.flows.chain import run_chain, save_experiment
+from pipelines.flows.exclusive import exclusive
+from pipelines.flows.outcome import one_sentence, run_from_shell
+from pipelines.flows.promotion import promote
+from pipelines.flows.results import publish_results
+from pipelines.summary import METRICS, read_json
+
+
+def experiment_name() -> str:
+    """Name the run and its experiment after the time it was due (UTC): retrain-2026-11-22-0200."""
+    return f"retrain-{get_scheduled_start_time():%Y-%m-%d-%H%M}"
+
+
+@flow(flow_run_name=experiment_name)
+@exclusive
+@one_sentence
+def retrain(tolerance: float = 0.01) -> str:
+    """Bring the chain up to date; promote the new model unless it lost more mIoU than `tolerance`.
+
+    A run that changed something is saved as a DVC experiment of the run's name.
+    """
+    if run_chain():
+        save_experiment(experiment_name())
+    publish_results()
+    return promote(_miou(read_json(METRICS)), held_out_miou, tolerance)
+
+
+def held_out_miou(model: Path) -> float:
+    """Measure a model file on the test split as it is now.
+
+    Raises:
+        UserError: it cannot be measured, because the classes are others, for example.
+    """
+    params = load_params()
+    frame = read_manifest(Path("data/validated.parquet"))
+    try:
+        result = evaluate(model, None, frame, params.data.source, Path("data"), params)
+    except UserError as error:
+        raise UserError(
+            f"The served model cannot be compared with the new one ({error}). "
+            f"Delete {model} to promote the new one without a comparison."
+        ) from None
+    return _miou(result.metrics)
+
+
+def _miou(metrics: dict[str, Any]) -> float:
+    if metrics["miou"] is None:
+        raise UserError(
+            "No class occurs in the held-out images, so models cannot be compared: label more images."
+        )
+    return metrics["miou"]
+
+
+if __name__ == "__main__":
+    run_from_shell(retrain)

@@ -1,0 +1,106 @@
+"""A Prefect server on this machine, its worker and prefect.yaml's deployments, until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.settings import get_current_settings
+from prefect.states import Crashed, StateType
+
+from dbp_mae.errors import UserError
+
+POOL = "factory"
+STARTUP_SECONDS = 120
+
+
+def main() -> None:
+    """Start all three, print the address, and end them when interrupted.
+
+    Raises:
+        UserError: the server did not start, or prefect.yaml is not valid.
+    """
+    server = get_current_settings().server.api
+    address = f"http://{server.host}:{server.port}"
+    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    with _running("server", "start") as process:
+        _wait_until_healthy(process, address)
+        end_orphans()
+        _prefect("work-pool", "create", POOL, "--type=process", "--overwrite")
+        _prefect("--no-prompt", "deploy", "--all")
+        with _running("worker", "start", f"--pool={POOL}") as worker:
+            print(f"\nPrefect: {address}  (Ctrl-C ends the server, the worker and the schedules)\n")
+            worker.wait()
+
+
+@contextmanager
+def _running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    # In a session of its own: Ctrl-C reaches only us, and the worker ends before the server.
+    process = subprocess.Popen(_command(*arguments), start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], address: str) -> None:
+    for _ in range(STARTUP_SECONDS):
+        if process.poll() is not None:
+            break
+        try:
+            with urlopen(f"{address}/api/health"):
+                return
+        except URLError:
+            time.sleep(1)
+    raise UserError(
+        f"Prefect's server did not start at {address}: see above. If another program has the port, "
+        "set PREFECT_SERVER_API_PORT."
+    )
+
+
+def end_orphans() -> None:
+    """Mark what a power cut or Ctrl-C left Running as Crashed: no worker is at work yet."""
+    unfinished = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(
+                any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+            )
+        ),
+    )
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=unfinished):
+            message = "The worker was stopped while this ran."
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+
+
+def _prefect(*arguments: str) -> None:
+    if subprocess.run(_command(*arguments)).returncode:
+        raise UserError(f"prefect {' '.join(arguments)} failed: see above.")
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Prefect has ended.")
+    except UserError as error:
+        sys.exit(f"error: {error}")

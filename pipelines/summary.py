@@ -1,0 +1,81 @@
+"""What a run of the pipeline came to, for people: `python -m pipelines.summary`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dbp_mae.errors import UserError
+
+METRICS = Path("reports/metrics.json")
+EMISSIONS = Path("reports/emissions.json")
+REPORT = Path("reports/index.html")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a report of the pipeline.
+
+    Raises:
+        UserError: it is not there yet, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the pipeline first (make run).") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): run the pipeline again.") from None
+
+
+def results() -> dict[str, str]:
+    """Return the headline figures of reports/, by name, ready to print.
+
+    Raises:
+        UserError: the pipeline has not run yet.
+    """
+    return dict(_quality(read_json(METRICS))) | dict(_cost(read_json(EMISSIONS)))
+
+
+def stage_minutes() -> dict[str, float]:
+    """Return the minutes that each metered stage took.
+
+    Raises:
+        UserError: the pipeline has not run yet.
+    """
+    stages = read_json(EMISSIONS)["stages"]
+    return {name: stage["seconds"] / 60 for name, stage in stages.items()}
+
+
+def _quality(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "held-out mIoU", _figure(metrics["miou"], "{:.3f}")
+    yield "the same from random weights", _figure(metrics["scratch_miou"], "{:.3f}")
+    yield "labelled defects found", _figure(metrics["defects"]["found_share"], "{:.0%}")
+    yield "false defects an image", _figure(metrics["defects"]["false_per_image"], "{:.2f}")
+
+
+def _cost(emissions: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    total = emissions["total"]
+    yield "training", _figure(total["seconds"] / 60, "{:.1f} minutes")
+    yield "electricity", _figure(total["kwh"], "{:.4f} kWh")
+    yield "CO2", _figure(total["co2_kg"] * 1000, "{:.1f} g")
+
+
+def _figure(value: float | None, pattern: str) -> str:
+    return "not measured" if value is None else pattern.format(value)
+
+
+def main() -> None:
+    """Print the figures, where the report is, and the command that serves the model."""
+    figures = results()
+    width = max(map(len, figures))
+    for name, figure in figures.items():
+        print(f"  {name:<{width}}  {figure}")
+    print(f"  {'report':<{width}}  {REPORT.resolve().as_uri()}")
+    print(f"  {'serve it':<{width}}  make serve")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,87 @@
+"""Drift of what the line sees, from the service's log."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prefect_runs import artifacts
+
+from dbp_mae.errors import UserError
+from dbp_mae.inspection.model_card import ModelCard
+from pipelines.flows.monitor import monitor, read_inspections
+from pipelines.flows.promotion import PRODUCTION
+
+
+@pytest.fixture
+def log(
+    prefect_server: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return where the log of a service with the tiny model would be."""
+    monkeypatch.chdir(tmp_path)
+    PRODUCTION.parent.mkdir(parents=True)
+    PRODUCTION.symlink_to(tiny_model)
+    return tmp_path / "inspections.jsonl"
+
+
+def inspections(card: ModelCard, count: int, **factors: float) -> str:
+    """Return a log of images like the training images, but for a factor on some statistics."""
+    generator = np.random.default_rng(0)
+    ranks = np.linspace(0, 1, 21)
+    values = {
+        name: factors.get(name, 1) * np.interp(generator.random(count), ranks, quantiles)
+        for name, quantiles in card.reference.items()
+    }
+    lines = [
+        {"time": "2026-11-22T02:00:00Z", "verdict": "accept"}
+        | {name: column[row] for name, column in values.items()}
+        for row in range(count)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_images_like_the_training_images_pass(
+    log: Path, tiny_card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_text(inspections(tiny_card, 400))
+    monkeypatch.setenv("DBP_MAE_INSPECTION_LOG", str(log))
+    state = monitor(return_state=True)
+    assert state.is_completed(), state.message
+    table = json.loads(artifacts(state)["drift"])
+    assert [row["drifted"] for row in table] == ["no"] * 4
+
+
+def test_a_darker_line_is_found_in_the_last_inspections(log: Path, tiny_card: ModelCard) -> None:
+    log.write_text(inspections(tiny_card, 400) + inspections(tiny_card, 300, mean=0.5))
+    state = monitor(log, window=300, return_state=True)
+    assert (state.name, state.is_failed()) == ("Drifted", True)
+    assert state.message.startswith("mean of the last 300 images")
+    table = json.loads(artifacts(state)["drift"])
+    assert [row["statistic"] for row in table if row["drifted"] == "yes"] == ["mean"]
+
+
+def test_a_line_that_is_being_written_is_left_for_the_next_time(
+    tmp_path: Path, tiny_card: ModelCard
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(inspections(tiny_card, 3)[:-10])
+    assert len(read_inspections(log)) == 2
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "7", '{"mean": 0.5}', '{"mean": "dark"}'])
+def test_a_foreign_line_is_named(tmp_path: Path, tiny_card: ModelCard, line: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(inspections(tiny_card, 1) + line + "\n")
+    with pytest.raises(UserError, match="line 2 is not an inspection"):
+        read_inspections(log)
+
+
+def test_nothing_inspected_yet_is_a_sentence(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DBP_MAE_INSPECTION_LOG", raising=False)
+    assert "set DBP_MAE_INSPECTION_LOG" in monitor(return_state=True).message
+    state = monitor(log, return_state=True)
+    assert state.is_failed()
+    assert state.message == f"{log} is missing: has the service inspected anything yet?"
+    log.touch()
+    with pytest.raises(UserError, match="is empty"):
+        read_inspections(log)

@@ -1,0 +1,34 @@
+"""What `make run` prints at the end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dbp_mae.errors import UserError
+from pipelines import summary
+
+
+def test_the_summary_shows_the_figures_of_the_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"metrics\.json is missing"):
+        summary.main()
+    defects = {"labelled": 0, "found_share": None, "false_per_image": 0.25}
+    bill = {"seconds": 90, "kwh": 0.0123, "co2_kg": 0.0047}
+    summary.METRICS.parent.mkdir()
+    summary.METRICS.write_text(
+        json.dumps({"miou": 0.612, "scratch_miou": 0.55, "defects": defects})
+    )
+    summary.EMISSIONS.write_text(json.dumps({"total": bill, "stages": {"pretrain": bill}}))
+    summary.main()
+    printed = capsys.readouterr().out
+    for figure in ("0.612", "0.550", "not measured", "0.25", "1.5 minutes", "0.0123 kWh", "4.7 g"):
+        assert figure in printed
+    assert summary.REPORT.resolve().as_uri() in printed
+    assert summary.stage_minutes() == {"pretrain": 1.5}
+
+    summary.EMISSIONS.write_text("{")
+    with pytest.raises(UserError, match=r"emissions\.json is not JSON"):
+        summary.main()
