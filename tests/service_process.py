@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,18 +14,26 @@ ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "bentoml", "serve"]
 
 
+def environment(folder: Path, model: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a service that serves `model` and keeps its files in `folder`."""
+    own = {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True", "DBP_MAE_MODEL": str(model)}
+    return {**os.environ, **own, **variables}
+
+
 @contextmanager
-def served(model: Path, **variables: str) -> Iterator[httpx.Client]:
-    """Serve a model file on a free port; yield a client once the service is ready."""
+def served(folder: Path, model: Path, **variables: str) -> Iterator[httpx.Client]:
+    """Serve a model file on a free port; yield a client once the service is ready.
+
+    What the service prints goes to folder/output.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as home, (Path(home) / "output").open("w") as output:
-        environment = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}
+    with (folder / "output").open("w") as output:
         server = subprocess.Popen(
             [*COMMAND, "--host", "127.0.0.1", "--port", str(port)],
             cwd=ROOT,
-            env={**os.environ, **environment, "DBP_MAE_MODEL": str(model), **variables},
+            env=environment(folder, model, **variables),
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -79,12 +79,12 @@ def test_reports_are_complete(pipeline: Path) -> None:
         assert loaded not in page, "the page must open without internet"
 
 
-def test_served_masks_are_the_evaluated_ones(pipeline: Path) -> None:
+def test_served_masks_are_the_evaluated_ones(pipeline: Path, tmp_path: Path) -> None:
     frame = read_manifest(pipeline / "data/validated.parquet")
     test = frame[(frame["split"] == "test") & (frame["label_state"] == "labelled")]
     source = pipeline / "data/wirebond"
     confusion = np.zeros((5, 5), np.int64)
-    with served(pipeline / "models/segmenter.onnx") as client:
+    with served(tmp_path, pipeline / "models/segmenter.onnx") as client:
         for row in test.itertuples():
             image = (source / row.path).read_bytes()
             answer = client.post("/segment?mask=true", content=image).json()

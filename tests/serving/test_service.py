@@ -2,10 +2,8 @@
 
 import base64
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,28 +13,16 @@ import httpx
 import numpy as np
 import pytest
 from hostile_images import HOSTILE, RGB16, png16
+from service_process import COMMAND, ROOT, environment, served
 
 from dbp_mae.inspection.drift import STATISTICS, image_statistics
 from dbp_mae.inspection.images import decode_image, decode_samples, encode_png
 from dbp_mae.inspection.segmenter import Segmenter
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "bentoml", "serve"]
 REQUEST_WITHOUT_BODY = (
     b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
 )
 STATUS = {"ok": 200, "too_large": 413, "unsupported": 415, "too_small": 422, "unreadable": 422}
-
-
-def environment(home: Path, model: Path, log: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "True",
-        "DBP_MAE_MODEL": str(model),
-        "DBP_MAE_MAX_BODY_MB": "1",
-        "DBP_MAE_INSPECTION_LOG": str(log),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -46,34 +32,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the server's output goes."""
-    return tmp_path_factory.mktemp("bentoml") / "output"
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the server keeps its files and its output."""
+    return tmp_path_factory.mktemp("bentoml")
 
 
 @pytest.fixture(scope="module")
-def client(tiny_model: Path, log: Path, output: Path) -> Iterator[httpx.Client]:
+def client(tiny_model: Path, log: Path, folder: Path) -> Iterator[httpx.Client]:
     """Return a client of the running service."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with output.open("w") as stream:
-        server = subprocess.Popen(
-            [*COMMAND, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=ROOT,
-            env=environment(output.parent, tiny_model, log),
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            patient = httpx.HTTPTransport(retries=6)  # the wait doubles each time
-            url = f"http://127.0.0.1:{port}"
-            with httpx.Client(base_url=url, transport=patient, timeout=60) as client:
-                assert client.get("/readyz").status_code == 200
-                yield client
-        finally:
-            server.terminate()
-            server.wait(30)
+    variables = {"DBP_MAE_MAX_BODY_MB": "1", "DBP_MAE_INSPECTION_LOG": str(log)}
+    with served(folder, tiny_model, **variables) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +113,7 @@ def test_the_image_can_be_had_as_the_model_sees_it(client: httpx.Client) -> None
 
 
 def test_hostile_images_are_refused_and_the_service_lives_on(
-    client: httpx.Client, output: Path, part: bytes
+    client: httpx.Client, folder: Path, part: bytes
 ) -> None:
     before = client.post("/segment", content=part).json()["objects"]
     for name, data, outcome in HOSTILE:
@@ -155,7 +124,7 @@ def test_hostile_images_are_refused_and_the_service_lives_on(
             assert response.json()["error"].endswith("."), name
     assert client.get("/livez").status_code == 200
     assert client.post("/segment", content=part).json()["objects"] == before
-    assert "Traceback" not in output.read_text()
+    assert "Traceback" not in (folder / "output").read_text()
 
 
 @pytest.mark.parametrize(
@@ -177,13 +146,13 @@ def test_requests_that_do_not_fit_are_refused(
 
 
 def test_a_client_that_goes_away_leaves_no_trace(
-    client: httpx.Client, output: Path, part: bytes
+    client: httpx.Client, folder: Path, part: bytes
 ) -> None:
     with socket.create_connection((client.base_url.host, client.base_url.port), 30) as connection:
         connection.sendall(REQUEST_WITHOUT_BODY)
         assert b" 100 " in connection.recv(1000)
     assert client.post("/segment", content=part).status_code == 200
-    assert "Traceback" not in output.read_text()
+    assert "Traceback" not in (folder / "output").read_text()
 
 
 def test_a_url_in_place_of_an_image_is_never_fetched(client: httpx.Client) -> None:
@@ -252,7 +221,7 @@ def test_a_missing_model_ends_the_start_with_one_sentence(tmp_path: Path) -> Non
     done = subprocess.run(
         COMMAND,
         cwd=ROOT,
-        env=environment(tmp_path, tmp_path / "segmenter.onnx", tmp_path / "log"),
+        env=environment(tmp_path, tmp_path / "segmenter.onnx"),
         capture_output=True,
         text=True,
         timeout=60,
