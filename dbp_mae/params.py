@@ -85,8 +85,8 @@ class DecorrelationParams(Block):
     """Share of the token vectors that each update sees."""
     every: Count
     """Steps between two updates of R."""
-    block: Count
-    """Widest block of R; wider layers get a block-diagonal R."""
+    block: Count | None
+    """Widest block of R; wider layers get a block-diagonal R. None: the encoder's width."""
     layers: list[Literal["qkv", "proj", "fc1", "fc2"]]
 
 

@@ -92,11 +92,11 @@ class Decorrelator:
     def __init__(self, encoder: nn.Module, params: DecorrelationParams, seed: int) -> None:
         self.params = params
         self.layers = dict(_decorrelated_layers(encoder, params))
+        narrowest = min(layer.in_features for layer in self.layers.values())
         for layer in self.layers.values():
-            width = layer.in_features
-            parametrize.register_parametrization(
-                layer, "weight", DecorrelatedWeight(width, block_size(width, params.block))
-            )
+            block = block_size(layer.in_features, params.block or narrowest)
+            parametrization = DecorrelatedWeight(layer.in_features, block)
+            parametrize.register_parametrization(layer, "weight", parametrization)
             layer.register_forward_pre_hook(self._sample_inputs)
         self.seed = seed
         self.steps = 0
