@@ -92,7 +92,7 @@ class Decorrelator:
     def __init__(self, encoder: nn.Module, params: DecorrelationParams, seed: int) -> None:
         self.params = params
         self.layers = dict(_decorrelated_layers(encoder, params))
-        narrowest = min(layer.in_features for layer in self.layers.values())
+        narrowest = min(m.in_features for m in encoder.modules() if isinstance(m, nn.Linear))
         for layer in self.layers.values():
             block = block_size(layer.in_features, params.block or narrowest)
             parametrization = DecorrelatedWeight(layer.in_features, block)
