@@ -23,6 +23,8 @@ from dbp_mae.params import DataParams, Params
 from dbp_mae.segmentation.network import Segmenter
 
 OPSET = 20
+CODE = ("dbp_mae", "pipelines", "dvc.yaml")
+"""Where a change makes a revision another one; a run itself rewrites params.yaml and dvc.lock."""
 CHECKED_BATCHES = (1, 2, 5)
 MAX_DIFFERENCE = 1e-4
 MIN_SAME_ARGMAX = 0.999
@@ -31,7 +33,7 @@ COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc
 """Told apart by the colour-blind too (Okabe and Ito, 2008); further classes begin again."""
 
 
-class Inspector(nn.Module):
+class TileClassifier(nn.Module):
     """What the file computes: raw tiles, uint8, B T T C, to class probabilities, B K+1 T T."""
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -62,10 +64,10 @@ def export(segmenter: Segmenter, card: ModelCard, tiles: np.ndarray, path: Path)
     Raises:
         UserError: it does not; nothing is written.
     """
-    inspector = Inspector(segmenter).eval()
+    classifier = TileClassifier(segmenter).eval()
     with atomic_path(path) as temporary:
-        _write_onnx(inspector, tiles, card, temporary)
-        parity = check_parity(inspector, tiles, temporary)
+        _write_onnx(classifier, tiles, card, temporary)
+        parity = check_parity(classifier, tiles, temporary)
         if parity.max_difference > MAX_DIFFERENCE or parity.same_argmax_share < MIN_SAME_ARGMAX:
             raise UserError(
                 f"{path} was not written: on {parity.tiles} real tiles its probabilities differ from "
@@ -76,12 +78,12 @@ def export(segmenter: Segmenter, card: ModelCard, tiles: np.ndarray, path: Path)
     return parity
 
 
-def _write_onnx(inspector: Inspector, tiles: np.ndarray, card: ModelCard, path: Path) -> None:
+def _write_onnx(classifier: TileClassifier, tiles: np.ndarray, card: ModelCard, path: Path) -> None:
     example = torch.from_numpy(tiles[:2])  # a batch of one would be fixed in the graph
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            inspector,
+            classifier,
             (example,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -97,14 +99,14 @@ def _write_onnx(inspector: Inspector, tiles: np.ndarray, card: ModelCard, path: 
 
 
 @torch.no_grad()
-def check_parity(inspector: Inspector, tiles: np.ndarray, path: Path) -> Parity:
+def check_parity(classifier: TileClassifier, tiles: np.ndarray, path: Path) -> Parity:
     """Compare the file with the network, on `tiles` in batches of 1, 2 and 5."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences, same = [], []
     for batch in CHECKED_BATCHES:
         for start in range(0, len(tiles) - batch + 1, batch):
             part = tiles[start : start + batch]
-            expected = inspector(torch.from_numpy(part)).numpy()
+            expected = classifier(torch.from_numpy(part)).numpy()
             (found,) = session.run(["probabilities"], {"tiles": part})
             differences.append(np.abs(found - expected).max())
             same.append((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
@@ -123,7 +125,7 @@ def make_card(
     manifest: Path,
     segmenter: Segmenter,
     encoder: Path | None,
-    validation: dict[str, float],
+    validation_miou: float | None,
     emissions: Sequence[Emissions],
 ) -> ModelCard:
     """Gather what the model file says of itself.
@@ -131,7 +133,7 @@ def make_card(
     Args:
         frame: the validated manifest, read from `manifest`.
         encoder: the pre-trained encoder's file, or None where there was none.
-        validation: metrics on the validation split.
+        validation_miou: on the validation split; None where no class occurs there.
         emissions: of every stage that went into the model.
     """
     training = frame[frame["split"] == "train"]
@@ -149,7 +151,7 @@ def make_card(
         data_sha256=sha256_of(manifest),
         params_sha256=hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
         encoder_sha256=sha256_of(encoder) if encoder else None,
-        validation=validation,
+        validation={} if validation_miou is None else {"miou": validation_miou},
         energy_kwh=sum(stage.kwh for stage in emissions),
         co2_kg=sum(stage.co2_kg for stage in emissions),
         training_images=len(training),
@@ -168,9 +170,15 @@ def class_infos(data: DataParams) -> list[ClassInfo]:
 
 
 def git_revision() -> str:
-    """Return the commit of the code at work, with `-dirty` where files differ; `unknown` without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Return the commit at work, with `-dirty` where its code differs; `unknown` without git."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "--", *CODE)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -11,9 +11,12 @@ from dbp_mae.errors import UserError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed"]
 
-ENCODER_LAYERS = ("qkv", "proj", "fc1", "fc2")
+Seed = Annotated[int, Field(ge=0)]
+
+HEAD_WIDTH = 32
+"""Channels of an attention head of the autoencoder's decoder."""
 
 
 class Block(BaseModel):
@@ -38,7 +41,7 @@ class DataParams(Block):
     """Regular expression on the file name; its first group names the part. parts.csv goes before it."""
     val_share: Annotated[float, Field(gt=0, lt=1)]
     test_share: Annotated[float, Field(gt=0, lt=1)]
-    seed: int
+    seed: Seed
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -63,7 +66,7 @@ class RenderParams(Block):
     """Share of the devices whose images get masks."""
     size: Annotated[int, Field(ge=96)]
     """Side of an image in pixels."""
-    seed: int
+    seed: Seed
 
 
 class ValidateParams(Block):
@@ -113,11 +116,23 @@ class PretrainParams(Block):
     precision: Precision
     compile: bool
     workers: Annotated[int, Field(ge=0)]
-    seed: int
+    seed: Seed
     decorrelation: DecorrelationParams
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        patches = (self.crop // self.patch) ** 2
+        visible = round(patches * (1 - self.mask_ratio))
+        if not 1 <= visible < patches:
+            raise ValueError(
+                f"mask_ratio ({self.mask_ratio}) of the {patches} patches of a crop leaves {visible} "
+                "visible: at least one must stay visible and one be masked"
+            )
+        if self.decoder_dim % HEAD_WIDTH:
+            raise ValueError(
+                f"decoder_dim ({self.decoder_dim}) must be a multiple of {HEAD_WIDTH}"
+            )
+        _check_warmup(self.warmup_steps, self.steps)
         if self.patch < 4 or self.patch & (self.patch - 1):
             raise ValueError(f"patch ({self.patch}) must be a power of two, 4 at the least")
         if self.crop % self.patch:
@@ -147,7 +162,13 @@ class FinetuneParams(Block):
     checkpoint_every: Count
     precision: Precision
     workers: Annotated[int, Field(ge=0)]
-    seed: int
+    seed: Seed
+
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_warmup(self.warmup_steps, self.steps)
+        return self
 
 
 class ExportParams(Block):
@@ -203,6 +224,11 @@ class Params(Block):
                 f"finetune.tile ({self.finetune.tile})"
             )
         return self
+
+
+def _check_warmup(warmup_steps: int, steps: int) -> None:
+    if warmup_steps >= steps:
+        raise ValueError(f"warmup_steps ({warmup_steps}) must be fewer than steps ({steps})")
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -7,7 +7,7 @@ import torch
 from dbp_mae.params import Precision
 
 
-def resolve(precision: Precision) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+def resolve(precision: Precision) -> Literal["32-true", "bf16-mixed"]:
     """Return bf16-mixed for `auto` where the device computes in it, else 32-true; others as they are."""
     if precision != "auto":
         return precision

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
+from default_params import default_params
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
-from dbp_mae.export import Inspector, check_parity, export, make_card
+from dbp_mae.export import TileClassifier, check_parity, export, make_card
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter as ServedSegmenter
-from dbp_mae.params import Params, load_params
+from dbp_mae.params import Params
 from dbp_mae.segmentation.network import Segmenter
 
 TILE = 64
@@ -21,7 +22,7 @@ SPEC = EncoderSpec("nano", 8, 32, 1, (0.4,), (0.2,))
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    defaults = load_params()
+    defaults = default_params()
     return defaults.model_copy(
         update={"finetune": defaults.finetune.model_copy(update={"tile": TILE})}
     )
@@ -46,7 +47,7 @@ def card(
     statistics = {"mean": 0.4, "std": 0.2, "sharpness": 100.0, "saturated": 0.0}
     frame = pd.DataFrame([{"split": "train", **statistics}, {"split": "test", **statistics}])
     frame.to_parquet(manifest)
-    return make_card(params, frame, manifest, segmenter, None, {"miou": 0.7}, [])
+    return make_card(params, frame, manifest, segmenter, None, 0.7, [])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_any_batch_gives_the_probabilities_of_the_network(
     served = ServedSegmenter.load(exported)
     (found,) = served._session.run(["probabilities"], {"tiles": tiles[:batch]})
     with torch.no_grad():
-        expected = Inspector(segmenter)(torch.from_numpy(tiles[:batch])).numpy()
+        expected = TileClassifier(segmenter)(torch.from_numpy(tiles[:batch])).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
@@ -100,12 +101,12 @@ def test_file_of_another_network_is_refused(
 ) -> None:
     torch.manual_seed(1)
     other = Segmenter(SPEC, TILE, classes=4, decoder_width=16).eval()
-    assert check_parity(Inspector(other), tiles, exported).max_difference > 1e-4
+    assert check_parity(TileClassifier(other), tiles, exported).max_difference > 1e-4
 
     # The exporter writes the file of one network, the check compares with another.
     monkeypatch.setattr(
         "dbp_mae.export._write_onnx",
-        lambda inspector, tiles, card, path: path.write_bytes(exported.read_bytes()),
+        lambda classifier, tiles, card, path: path.write_bytes(exported.read_bytes()),
     )
     path = tmp_path / "segmenter.onnx"
     with pytest.raises(UserError, match="was not written"):

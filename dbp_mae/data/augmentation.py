@@ -1,7 +1,11 @@
 """Augmentation of labelled tiles; the only place that uses albumentations (2.0.8 is its last MIT release)."""
 
-import albumentations as A
+import os
+
 import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the internet
+import albumentations as A
 
 
 def training_augmentation(seed: int) -> A.Compose:

@@ -5,7 +5,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from dbp_mae.encoder import EncoderSpec, create_encoder, sincos_positions
-from dbp_mae.params import PretrainParams
+from dbp_mae.params import HEAD_WIDTH, PretrainParams
 
 
 class MaskedAutoencoder(nn.Module):
@@ -31,7 +31,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_embed = nn.Linear(width, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("decoder_positions", sincos_positions(dim, grid), persistent=False)
-        heads = max(1, dim // 32)
+        heads = dim // HEAD_WIDTH
         self.decoder_blocks = nn.Sequential(
             *(Block(dim, heads, qkv_bias=True) for _ in range(params.decoder_depth))
         )

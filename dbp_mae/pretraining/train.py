@@ -136,7 +136,7 @@ class _Run:
             self.decorrelator.step(scale)
         self.losses.append(loss.detach())
         self.step += 1
-        if self.step % LOG_EVERY == 0:
+        if self.step % LOG_EVERY == 0 or self.step == params.steps:
             self._check_finite()
 
     def _check_finite(self) -> None:

@@ -84,7 +84,6 @@ def finetune(
         sampler=range(run.step, params.steps),
         num_workers=params.workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # so that it draws nothing from the state a resume restores
     )
     held_out = validation_tiles(validation, params.tile)
 
@@ -159,7 +158,11 @@ class _Run:
         self.optimizer.zero_grad()
         self.losses.append(loss.detach())
         self.step += 1
-        if self.step % LOG_EVERY == 0 and not math.isfinite(float(torch.stack(self.losses).sum())):
+        if self.step % LOG_EVERY == 0 or self.step == params.steps:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        if not math.isfinite(float(torch.stack(self.losses[-LOG_EVERY:]).sum())):
             raise UserError(
                 f"The fine-tuning loss is no longer finite at step {self.step}: lower "
                 "finetune.learning_rate."
@@ -181,7 +184,7 @@ class _Run:
         }
         self.rows.append(row)
         self.losses.clear()
-        if not self.best or row["val_miou"] > self.best["val_miou"]:
+        if not self.best or _known(row["val_miou"]) >= _known(self.best["val_miou"]):
             self.best = row
             self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
@@ -211,7 +214,6 @@ class _Run:
         return {
             "segmenter": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
             "step": self.step,
             "seconds": self.seconds,
             "losses": [float(loss) for loss in self.losses],
@@ -225,7 +227,6 @@ class _Run:
         """Go on from what `state` returned."""
         self.segmenter.load_state_dict(state["segmenter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
         self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
         for name in ("step", "seconds", "rows", "best", "best_weights", "best_iou"):
             setattr(self, name, state[name])
@@ -246,15 +247,22 @@ def summarize(result: Finetuned) -> dict[str, Any]:
     """Return the figures of a fine-tuning that stand in the report."""
     last = result.curves.iloc[-1]
     return {
-        "val_miou": result.best["val_miou"],
-        "val_iou": {
-            name: None if math.isnan(share) else share for name, share in result.val_iou.items()
-        },
+        "val_miou": _none_if_unknown(result.best["val_miou"]),
+        "val_iou": {name: _none_if_unknown(share) for name, share in result.val_iou.items()},
         "best_step": int(result.best["step"]),
         "seconds": float(last["seconds"]),
         "steps": int(last["step"]),
         "labelled_images": result.labelled_images,
     }
+
+
+def _known(share: float) -> float:
+    """Return the share, or -1 where it is unknown: no class was labelled or predicted."""
+    return -1.0 if math.isnan(share) else share
+
+
+def _none_if_unknown(share: float) -> float | None:
+    return None if math.isnan(share) else share
 
 
 def _labelled(frame: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -25,8 +25,8 @@ def main(params: Params) -> None:
         for stage in ("pretrain", "finetune")
     ]
     encoder = Path("models/encoder.safetensors")
-    validation = {"miou": finetuned["val_miou"]}
-    card = make_card(params, frame, manifest, segmenter, encoder, validation, spent)
+    miou = finetuned["val_miou"]
+    card = make_card(params, frame, manifest, segmenter, encoder, miou, spent)
     tiles = sample_tiles(frame, params.data, params.finetune.tile)
     parity = export(segmenter, card, tiles, Path("models/segmenter.onnx"))
     write_text(Path("models/export/parity.json"), json.dumps(asdict(parity), indent=2))

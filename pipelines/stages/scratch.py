@@ -10,7 +10,7 @@ from dbp_mae.data.tiles import sample_tiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.export import export, make_card
 from dbp_mae.params import Params
-from dbp_mae.segmentation.train import finetune
+from dbp_mae.segmentation.train import finetune, summarize
 from pipelines.stage import run
 from pipelines.stages.finetune import write_results
 
@@ -32,9 +32,9 @@ def main(params: Params) -> None:
         result = finetune(
             frame, Path("data"), params.data, params.finetune, spec, None, checkpoint, meter.save
         )
-    validation = {"miou": result.best["val_miou"]}
+    miou = summarize(result)["val_miou"]
     spent = [meter.emissions]
-    card = make_card(params, frame, manifest, result.segmenter, None, validation, spent)
+    card = make_card(params, frame, manifest, result.segmenter, None, miou, spent)
     tiles = sample_tiles(frame, params.data, params.finetune.tile)
     export(result.segmenter, card, tiles, Path("models/scratch.onnx"))
     write_results(FOLDER, result, meter.emissions)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from default_params import default_params
 from dbp_mae.data.augmentation import augment, training_augmentation
 from dbp_mae.data.crops import CropBatches, random_crop
 from dbp_mae.data.images import DecodedImages, pooled_statistics
@@ -20,7 +21,7 @@ from dbp_mae.data.tiles import (
     validation_tiles,
 )
 from dbp_mae.inspection.images import encode_png
-from dbp_mae.params import DataParams, load_params
+from dbp_mae.params import DataParams
 
 SIDE = 90
 
@@ -49,7 +50,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Da
                 "split": "val",
             }
         )
-    params = load_params().data
+    params = default_params().data
     return pd.DataFrame(rows), params.model_copy(update={"source": folder}), folder
 
 
@@ -57,7 +58,7 @@ def test_batches_depend_on_seed_and_step_alone(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:
     frame, data, _ = labelled
-    params = load_params().pretrain.model_copy(update={"batch": 8, "crop": 32})
+    params = default_params().pretrain.model_copy(update={"batch": 8, "crop": 32})
     first, second = (CropBatches(DecodedImages(frame, data), params, seed=3) for _ in range(2))
     first[0], first[1]
     for one, other in zip(first[7], second[7], strict=True):
@@ -70,7 +71,7 @@ def test_every_image_is_visited_once_an_epoch(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:
     frame, data, _ = labelled
-    params = load_params().pretrain.model_copy(update={"batch": 4, "crops_per_image": 4})
+    params = default_params().pretrain.model_copy(update={"batch": 4, "crops_per_image": 4})
     batches = CropBatches(DecodedImages(frame, data), params, seed=0)
     visits = [batches._image_indices(step)[0] for step in range(10)]
     assert sorted(visits[:5]) == sorted(visits[5:]) == list(range(5))
@@ -136,7 +137,7 @@ def test_rare_class_is_seen_as_often_as_the_common_one(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:
     frame, data, folder = labelled
-    params = load_params().finetune.model_copy(
+    params = default_params().finetune.model_copy(
         update={"tile": 32, "batch": 16, "foreground_share": 1.0}
     )
     batches = TileBatches(LabelledImages(frame, data, folder), params)

@@ -2,8 +2,8 @@
 
 import torch
 
+from default_params import default_params
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.params import load_params
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 
 SPEC = EncoderSpec("nano", 8, 32, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
@@ -11,7 +11,7 @@ SPEC = EncoderSpec("nano", 8, 32, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
 
 def model() -> MaskedAutoencoder:
     torch.manual_seed(0)
-    return MaskedAutoencoder(SPEC, load_params().pretrain)
+    return MaskedAutoencoder(SPEC, default_params().pretrain)
 
 
 def crops(count: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +45,6 @@ def test_masking_hides_its_share_and_restores_the_order() -> None:
     assert visible.shape == (4, 4)
     assert mask.sum(dim=1).tolist() == [12.0] * 4
     assert (mask.gather(1, visible) == 0).all()
-    assert (visible.gather(1, restore[:, :4].clamp(max=3)).shape) == (4, 4)
     for row in range(4):
         for position, patch in enumerate(visible[row].tolist()):
             assert restore[row, patch] == position

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
+from default_params import default_params
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import EncoderSpec, create_encoder
 from dbp_mae.errors import UserError
-from dbp_mae.params import DataParams, FinetuneParams, load_params
+from dbp_mae.params import DataParams, FinetuneParams
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.network import Segmenter, load_segmenter, save_segmenter
 from dbp_mae.segmentation.train import Finetuned, finetune, summarize
@@ -24,7 +25,7 @@ SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, DataParams, Path]:
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("data")
-    params = load_params()
+    params = default_params()
     render = params.render.model_copy(
         update={"devices": 4, "views": 2, "labelled_share": 1.0, "size": 96}
     )
@@ -35,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, DataPa
 
 def settings(**changes: object) -> FinetuneParams:
     small = {"steps": 8, "batch": 4, "tile": 64, "validate_every": 4, "checkpoint_every": 4}
-    return load_params().finetune.model_copy(update={**small, "decoder_width": 8, **changes})
+    return default_params().finetune.model_copy(update={**small, "decoder_width": 8, **changes})
 
 
 def test_perfect_logits_cost_nothing_and_ignored_pixels_never() -> None:

@@ -1,0 +1,55 @@
+"""dvc.yaml against the code: a stage runs again when anything that it imports has changed."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# Their effect on a stage is in its params; or they have none on what it makes.
+HARMLESS = {"dbp_mae/params.py", "dbp_mae/errors.py", "dbp_mae/files.py", "pipelines/stage.py"}
+
+
+def imported(path: Path) -> set[Path]:
+    """Return the project's files that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    files = {ROOT / f"{name.replace('.', '/')}.py" for name in names}
+    return {file for file in files if file.exists()}
+
+
+def closure(path: Path) -> set[Path]:
+    """Return a file and all of the project's files that it imports, directly or not."""
+    seen: set[Path] = set()
+    waiting = {path}
+    while waiting:
+        seen |= waiting
+        waiting = set().union(*map(imported, waiting)) - seen
+    return seen
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_import_is_a_dependency(stage: str) -> None:
+    dependencies = [Path(dep) for dep in STAGES[stage]["deps"]]
+    files = {file.relative_to(ROOT) for file in closure(ROOT / f"pipelines/stages/{stage}.py")}
+    missing = [
+        str(file)
+        for file in files
+        if str(file) not in HARMLESS
+        and not any(file.is_relative_to(dependency) for dependency in dependencies)
+    ]
+    assert not missing, sorted(missing)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dependencies_in_the_repository_exist(stage: str) -> None:
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("dbp_mae", "pipelines"))]
+    assert code
+    for dependency in code:
+        assert (ROOT / dependency).exists(), dependency
