@@ -12,6 +12,8 @@ RECIPE ?= wirebond
 
 # The stages of dvc.yaml run `python`: let it be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# BentoML reports usage to its makers unless told otherwise before it starts.
+export BENTOML_DO_NOT_TRACK := True
 # The service writes this log, the monitor reads it.
 serve ui: export DBP_MAE_INSPECTION_LOG ?= $(CURDIR)/logs/inspections.jsonl
 

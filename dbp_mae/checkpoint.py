@@ -9,18 +9,23 @@ import pandas as pd
 import torch
 from pydantic import BaseModel
 
+from dbp_mae.encoder import EncoderSpec
 from dbp_mae.files import atomic_path
 
 ROOT = Path(".checkpoints")
 """Outside the outputs of any stage, for DVC deletes those before the stage runs."""
 
 
-def run_folder(name: str, frame: pd.DataFrame, *params: BaseModel) -> Path:
-    """Return the folder of one training: its name, with a hash of its data and parameters."""
-    digest = hashlib.sha256()
-    for block in params:
-        digest.update(block.model_dump_json().encode())
-    digest.update("".join(frame["sha256"].sort_values()).encode())
+IDENTITY = ["path", "sha256", "split", "label_state", "group", "mask_sha256"]
+"""The manifest's columns that a training depends on, row by row in their order."""
+
+
+def run_folder(name: str, frame: pd.DataFrame, *settings: BaseModel | EncoderSpec) -> Path:
+    """Return the folder of one training: its name, with a hash of its data and settings."""
+    digest = hashlib.sha256(frame[IDENTITY].to_csv(index=False).encode())
+    for block in settings:
+        text = block.model_dump_json() if isinstance(block, BaseModel) else repr(block)
+        digest.update(text.encode())
     return ROOT / f"{name}-{digest.hexdigest()[:12]}"
 
 

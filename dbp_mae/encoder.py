@@ -1,21 +1,17 @@
 """The encoder: a plain timm Vision Transformer, by size name, and its file."""
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dbp_mae.errors import UserError
-from dbp_mae.files import atomic_path
+from dbp_mae.weights import read_weights, write_weights
 
 NANO = {"embed_dim": 128, "depth": 4, "num_heads": 4}
 """Smaller than timm's sizes: what two CPU cores can pre-train in minutes."""
@@ -42,9 +38,8 @@ class EncoderSpec:
     std: tuple[float, ...]
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what `json.dumps(asdict(spec))` wrote."""
-        fields = json.loads(text)
+    def from_header(cls, fields: dict[str, Any]) -> Self:
+        """Rebuild the spec from its entry in a file's header."""
         return cls(**fields | {name: tuple(fields[name]) for name in ("mean", "std")})
 
     def resized(self, image_size: int) -> Self:
@@ -86,12 +81,7 @@ def save_encoder(path: Path, encoder: nn.Module, spec: EncoderSpec) -> None:
     plain = {"name": spec.timm_name, "num_classes": 0, **spec.timm_arguments}
     if spec.model == "nano":
         plain |= {"name": "vit_tiny_patch16_224", **NANO}
-    header = {"timm": json.dumps(plain), "spec": json.dumps(asdict(spec))}
-    weights = {
-        key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()
-    }
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata=header)
+    write_weights(path, encoder, {"timm": plain, "spec": asdict(spec)})
 
 
 def load_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
@@ -100,18 +90,8 @@ def load_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderSpec]:
     Raises:
         UserError: the file is missing or was not written by `save_encoder`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            spec = EncoderSpec.from_json((file.metadata() or {})["spec"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the pretrain stage first.") from None
-    except (SafetensorError, KeyError, ValueError):
-        raise UserError(
-            f"{path} is not an encoder of this project: expected the safetensors file that the "
-            "pretrain stage writes. Run that stage again."
-        ) from None
-    return weights, spec
+    weights, header = read_weights(path, "pretrain")
+    return weights, EncoderSpec.from_header(header["spec"])
 
 
 def resample_positions(weights: dict[str, Tensor], encoder: VisionTransformer) -> dict[str, Tensor]:

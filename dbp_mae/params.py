@@ -40,7 +40,9 @@ class DataParams(Block):
     group_pattern: str | None
     """Regular expression on the file name; its first group names the part. parts.csv goes before it."""
     val_share: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the labelled images to validate on; whole groups only, so it is met nearly."""
     test_share: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the labelled images held out for the final figures, likewise."""
     seed: Seed
 
     @model_validator(mode="after")
@@ -129,9 +131,7 @@ class PretrainParams(Block):
                 "visible: at least one must stay visible and one be masked"
             )
         if self.decoder_dim % HEAD_WIDTH:
-            raise ValueError(
-                f"decoder_dim ({self.decoder_dim}) must be a multiple of {HEAD_WIDTH}"
-            )
+            raise ValueError(f"decoder_dim ({self.decoder_dim}) must be a multiple of {HEAD_WIDTH}")
         _check_warmup(self.warmup_steps, self.steps)
         if self.patch < 4 or self.patch & (self.patch - 1):
             raise ValueError(f"patch ({self.patch}) must be a power of two, 4 at the least")
@@ -163,7 +163,6 @@ class FinetuneParams(Block):
     precision: Precision
     workers: Annotated[int, Field(ge=0)]
     seed: Seed
-
 
     @model_validator(mode="after")
     def _check(self) -> Self:

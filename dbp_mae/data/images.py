@@ -4,17 +4,33 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from dbp_mae.inspection.images import read_image
+from dbp_mae.errors import UserError
+from dbp_mae.inspection.images import ImageError, read_image
 from dbp_mae.params import DataParams
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes of decoded images that one process keeps; the rest is decoded at each use."""
 
+LEAST_STD = 1 / 255
+"""A channel that deviates by less than one grey level counts as deviating by one."""
+
+
+class DataFileError(UserError):
+    """An image or mask that could be read when it was ingested, and no longer can."""
+
+    def __init__(self, message: str) -> None:
+        # torch's DataLoader raises a worker's exception again with its printed trace for a message;
+        # the sentence follows the class's name in the last line.
+        super().__init__(message.strip().rpartition(f"{type(self).__name__}: ")[2])
+
 
 class DecodedImages:
-    """The images of a manifest's rows, decoded at first use: uint8, H W C."""
+    """The images of a manifest's rows, decoded at first use: uint8, H W C.
+
+    Raises:
+        DataFileError: at use, an image is missing or broken.
+    """
 
     def __init__(self, frame: pd.DataFrame, data: DataParams, budget: int = MEMORY_BUDGET) -> None:
         self.paths = [data.source / path for path in frame["path"]]
@@ -28,7 +44,10 @@ class DecodedImages:
     def __getitem__(self, index: int) -> np.ndarray:
         if index in self.kept:
             return self.kept[index]
-        image = read_image(self.paths[index], self.data.channels, self.data.white_level)
+        try:
+            image = read_image(self.paths[index], self.data.channels, self.data.white_level)
+        except ImageError as error:
+            raise DataFileError(f"{error} Restore it, or run `dvc repro ingest` again.") from None
         if image.nbytes <= self.budget:
             self.kept[index] = image
             self.budget -= image.nbytes
@@ -36,17 +55,27 @@ class DecodedImages:
 
 
 def pooled_statistics(frame: pd.DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation by channel over all pixels of all rows, on the scale 0 to 1."""
+    """Return mean and standard deviation by channel over all pixels of all rows, on the scale 0 to 1.
+
+    The standard deviation is at least LEAST_STD, for pixels are divided by it.
+    """
     weight = (frame["width"] * frame["height"]).to_numpy(dtype=float)[:, None]
     weight /= weight.sum()
     means = np.stack(frame["channel_mean"].to_list())
     stds = np.stack(frame["channel_std"].to_list())
     mean = (weight * means).sum(axis=0)
     variance = (weight * (stds**2 + means**2)).sum(axis=0) - mean**2
-    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+    std = np.sqrt(np.maximum(variance, LEAST_STD**2))  # rounding can make a variance negative
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Read an index mask that ingest wrote: uint8, H W, 0 background, 255 ignored."""
-    with Image.open(path, formats=["PNG"]) as mask:
-        return np.asarray(mask)
+    """Read an index mask that ingest wrote: uint8, H W, 0 background, 255 ignored.
+
+    Raises:
+        DataFileError: the mask is missing or broken.
+    """
+    try:
+        return read_image(path, channels=1)[..., 0]
+    except ImageError as error:
+        raise DataFileError(f"{error} Run `dvc repro --force ingest` to write it again.") from None

@@ -105,10 +105,12 @@ def _describe_label(
         return {"label_error": f"{name} {error}.", "label_error_kind": error.kind}
     file = sample.image.with_suffix(".png")
     (masks / file).parent.mkdir(parents=True, exist_ok=True)
-    (masks / file).write_bytes(encode_png(mask))
+    png = encode_png(mask)
+    (masks / file).write_bytes(png)
     counts = np.bincount(mask.ravel(), minlength=256)
     return {
         "mask_path": f"masks/{file.as_posix()}",
+        "mask_sha256": hashlib.sha256(png).hexdigest(),
         "pixels": counts[: len(classes) + 1].tolist(),
         "ignored_pixels": int(counts[IGNORED]),
     }

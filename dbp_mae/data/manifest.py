@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         "channel_std": pa.list_(pa.float64()),
         "label_state": pa.string(),
         "mask_path": pa.string(),  # relative to the data folder; null where nothing is labelled
+        "mask_sha256": pa.string(),
         "pixels": pa.list_(pa.int64()),  # of background and of each class
         "ignored_pixels": pa.int64(),
         "group": pa.string(),

@@ -156,13 +156,14 @@ def image_rules(manifest: pd.DataFrame) -> list[Rule]:
 
 
 def table_evidence(manifest: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Add what the rules on the whole table sum up: labelled images, and pixels of each class."""
+    """Add what the rules on the whole table sum up: labelled images, and pixels of all and each class."""
     labelled = manifest["label_state"] == "labelled"
     pixels = {
         _pixels_of(name): [0 if p is None else int(p[index]) for p in manifest["pixels"]]
         for index, name in enumerate(classes, start=1)
     }
-    return manifest.assign(labelled=labelled.astype(int), **pixels)
+    foreground = np.sum(list(pixels.values()), axis=0)
+    return manifest.assign(labelled=labelled.astype(int), foreground=foreground, **pixels)
 
 
 def table_rules(classes: list[str]) -> list[Rule]:
@@ -177,6 +178,17 @@ def table_rules(classes: list[str]) -> list[Rule]:
                 f"No labelled image is left in {split}: label images of more parts.",
             )
             for split in SPLITS
+        ),
+        *(
+            Rule(
+                f"Some class in {split}",
+                "critical",
+                gxe.ExpectColumnSumToBeBetween,
+                {"column": "foreground", "min_value": 1, "row_condition": Column("split") == split},
+                f"No image left in {split} shows any class, which leaves its mean IoU undefined: "
+                f"label more parts, or change data.seed or data.{split}_share.",
+            )
+            for split in SPLITS[1:]
         ),
         *(
             Rule(

@@ -41,6 +41,11 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
     images = _find_images(source / "images")
     labels = _find_labels(source, set(images))
     parts = _read_parts(source / "parts.csv", images.values())
+    if not parts and params.group_pattern is None:
+        print(
+            f"{source}: no parts are named, so views of one part may fall into two splits, which "
+            "flatters the held-out figures; name them in parts.csv or data.group_pattern."
+        )
     names = [image.as_posix() for image in images.values()]
     groups = _groups_by_pattern(params.group_pattern, [n for n in names if n not in parts])
     return [

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
+from dbp_mae.errors import UserError
+
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 """An image with a smaller side holds nothing to inspect."""
@@ -25,12 +27,16 @@ _SIGNATURES = {
 _PNG_BIT_DEPTH = slice(24, 25)
 
 
-class ImageError(Exception):
+class ImageError(UserError):
     """An image that is refused; the message is one sentence for the user."""
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
+        super().__init__(reason, message)  # all arguments, for pickle passes them again
         self.reason: Reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def decode_image(
@@ -59,7 +65,7 @@ def read_image(path: Path, channels: int, white_level: int = 65535) -> np.ndarra
     except ImageError as error:
         raise ImageError(error.reason, f"{path}: {error}") from None
     except OSError as error:
-        raise ImageError("unreadable", f"{path}: {error.strerror or error}") from None
+        raise ImageError("unreadable", f"{path}: {error.strerror or error}.") from None
 
 
 def decode_samples(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:

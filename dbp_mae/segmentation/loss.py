@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from dbp_mae.data.labels import IGNORED
 
-FOREGROUND_WEIGHT = 3.0
+FOREGROUND_WEIGHT = 2.0
 
 
 class SegmentationLoss(nn.Module):
     """Cross-entropy, which trains every pixel, plus Dice, whose value does not depend on a class's share.
 
-    Pixels of the foreground count three times in the cross-entropy, which else learns the background
+    Pixels of the foreground count twice in the cross-entropy, which else learns the background
     alone at first. Dice is taken over the whole batch (after V-Net, arXiv 1606.04797), on the
     foreground classes.
     """

@@ -5,21 +5,17 @@ than a patch, so a decoder fed by the transformer alone learns their outlines sl
 (arXiv 2103.10504) and TransUNet (arXiv 2102.04306).
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from segmentation_models_pytorch.base import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
 from dbp_mae.encoder import EncoderSpec, create_encoder, resample_positions
-from dbp_mae.errors import UserError
-from dbp_mae.files import atomic_path
+from dbp_mae.weights import read_weights, write_weights
 
 LEVELS = 4
 """Depths of the transformer, evenly spaced, whose tokens the decoder gets."""
@@ -88,12 +84,7 @@ def double_convolution(before: int, width: int) -> nn.Sequential:
 
 def save_segmenter(path: Path, segmenter: Segmenter, spec: EncoderSpec) -> None:
     """Write the weights, with what rebuilds the network in the header."""
-    header = {"spec": json.dumps(asdict(spec)), "shape": json.dumps(segmenter.shape)}
-    weights = {
-        key: value.detach().cpu().contiguous() for key, value in segmenter.state_dict().items()
-    }
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata=header)
+    write_weights(path, segmenter, {"spec": asdict(spec), "shape": segmenter.shape})
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, EncoderSpec]:
@@ -102,18 +93,8 @@ def load_segmenter(path: Path) -> tuple[Segmenter, EncoderSpec]:
     Raises:
         UserError: the file is missing or was not written by `save_segmenter`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            spec, shape = EncoderSpec.from_json(header["spec"]), json.loads(header["shape"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the finetune stage first.") from None
-    except (SafetensorError, KeyError, ValueError):
-        raise UserError(
-            f"{path} is not a segmenter of this project: expected the safetensors file that the "
-            "finetune stage writes. Run that stage again."
-        ) from None
-    segmenter = Segmenter(spec, **shape)
+    weights, header = read_weights(path, "finetune")
+    spec = EncoderSpec.from_header(header["spec"])
+    segmenter = Segmenter(spec, **header["shape"])
     segmenter.load_state_dict(weights)
     return segmenter.eval(), spec

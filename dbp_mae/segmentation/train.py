@@ -1,7 +1,6 @@
 """The fine-tuning loop: a segmenter on a pre-trained encoder, or from scratch as its control."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,16 @@ import torch
 from lightning.fabric import Fabric
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, validation_tiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
-from dbp_mae.precision import resolve
-from dbp_mae.schedule import warmup_cosine
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import confusion_matrix, iou, mean_iou
 from dbp_mae.segmentation.network import Segmenter
-
-LOG_EVERY = 10
-"""Steps between two looks at the loss; each look waits for the device."""
-CLIP_NORM = 1.0
+from dbp_mae.training import Training, clip_gradients, create_fabric
 
 
 @dataclass(frozen=True)
@@ -39,9 +31,10 @@ class Finetuned:
     segmenter: Segmenter
     """With the weights of the best validation, on the CPU, ready to predict."""
     curves: pd.DataFrame
-    """step, seconds (of training alone), train_loss, val_miou, learning_rate."""
+    """step, seconds (of training alone), train_loss, learning_rate, images_per_second,
+    data_wait_share, val_miou."""
     best: dict[str, float]
-    """The row of `curves` with the best val_miou."""
+    """step and val_miou of the best validation."""
     val_iou: dict[str, float]
     """By class; nan where a class is neither labelled nor predicted."""
     labelled_images: int
@@ -70,54 +63,34 @@ def finetune(
     Raises:
         UserError: a split has no labelled image, or the loss is no longer finite.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=resolve(params.precision))
-    fabric.seed_everything(params.seed, verbose=False)
+    fabric = create_fabric(params)
     training, validation = (
         LabelledImages(_labelled(frame, split), data, folder) for split in ("train", "val")
     )
-    run = _Run(fabric, data, params, spec, weights)
-    if state := checkpoint.load():
-        run.load_state(state)
-    loader = DataLoader(
-        TileBatches(training, params),
-        batch_size=None,
-        sampler=range(run.step, params.steps),
-        num_workers=params.workers,
-        pin_memory=torch.cuda.is_available(),
-    )
     held_out = validation_tiles(validation, params.tile)
-
-    progress = tqdm(total=params.steps, initial=run.step, desc="finetune", unit="step")
-    clock = time.perf_counter()
-    for batch in loader:
-        run.train_step(fabric.to_device(batch))
-        run.seconds += time.perf_counter() - clock
-        if run.step % LOG_EVERY == 0 or run.step == params.steps:
-            progress.update(run.step - progress.n)
-            progress.set_postfix(run.progress())
-        if run.step % params.validate_every == 0 or run.step == params.steps:
-            run.log(held_out)
-        if run.step % params.checkpoint_every == 0 and run.step < params.steps:
-            checkpoint.save(run.state())
-            on_checkpoint()
-        clock = time.perf_counter()
-    progress.close()
+    run = Finetuning(fabric, data.classes, params, spec, weights, held_out)
+    run.run(TileBatches(training, params), checkpoint, on_checkpoint)
     return run.result(len(training))
 
 
-class _Run:
-    """The state of a fine-tuning: all that changes from step to step."""
+class Finetuning(Training):
+    """Supervised segmentation of labelled tiles."""
+
+    name = "finetune"
+    advice = "lower finetune.learning_rate"
 
     def __init__(
         self,
         fabric: Fabric,
-        data: DataParams,
+        classes: list[str],
         params: FinetuneParams,
         spec: EncoderSpec,
         weights: dict[str, Tensor] | None,
+        held_out: list[TileBatch],
     ) -> None:
-        self.fabric, self.params, self.classes = fabric, params, data.classes
-        self.segmenter = Segmenter(spec, params.tile, len(data.classes), params.decoder_width)
+        super().__init__(fabric, params)
+        self.params, self.classes, self.held_out = params, classes, held_out
+        self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)
         if weights:
             self.segmenter.load_encoder_weights(weights)
         groups = param_groups_layer_decay(
@@ -134,63 +107,38 @@ class _Run:
         self.model, self.optimizer = fabric.setup(
             self.segmenter, torch.optim.AdamW(groups, lr=params.learning_rate)
         )
-        self.loss = fabric.to_device(SegmentationLoss(len(data.classes)))
-        self.step = 0
-        self.seconds = 0.0
-        self.losses: list[Tensor] = []
-        self.rows: list[dict[str, float]] = []
+        self.loss = fabric.to_device(SegmentationLoss(len(classes)))
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}
         self.best_iou: list[float] = []
 
-    def train_step(self, batch: TileBatch) -> None:
-        """Take one optimization step."""
-        params = self.params
-        rate = params.learning_rate * warmup_cosine(self.step, params.steps, params.warmup_steps)
+    def optimize(self, batch: TileBatch) -> Tensor:
+        """Take an optimization step."""
+        rate = self.params.learning_rate * self.schedule
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         self.model.train()
         tiles, masks = batch
-        loss = self.loss(self.model(tiles), masks)
+        loss: Tensor = self.loss(self.model(tiles), masks)
         self.fabric.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.segmenter.parameters(), CLIP_NORM)
+        clip_gradients(self.segmenter)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.losses.append(loss.detach())
-        self.step += 1
-        if self.step % LOG_EVERY == 0 or self.step == params.steps:
-            self._check_finite()
+        return loss
 
-    def _check_finite(self) -> None:
-        if not math.isfinite(float(torch.stack(self.losses[-LOG_EVERY:]).sum())):
-            raise UserError(
-                f"The fine-tuning loss is no longer finite at step {self.step}: lower "
-                "finetune.learning_rate."
-            )
-
-    @torch.no_grad()
-    def log(self, held_out: list[TileBatch]) -> None:
-        """Validate, add a row to the curves, and keep the weights if they are the best so far."""
-        params = self.params
+    def validate(self) -> dict[str, float]:
+        """Return val_miou, and keep the weights if they are the best so far."""
         self.model.eval()
-        confusion = np.sum([self._confusion(batch) for batch in held_out], axis=0)
-        scale = warmup_cosine(self.step - 1, params.steps, params.warmup_steps)
-        row = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "train_loss": float(torch.stack(self.losses).mean()),
-            "val_miou": float(mean_iou(confusion)),
-            "learning_rate": params.learning_rate * scale,
-        }
-        self.rows.append(row)
-        self.losses.clear()
-        if not self.best or _known(row["val_miou"]) >= _known(self.best["val_miou"]):
-            self.best = row
+        confusion = np.sum([self._confusion(batch) for batch in self.held_out], axis=0)
+        columns = {"val_miou": float(mean_iou(confusion))}
+        if not self.best or _known(columns["val_miou"]) >= _known(self.best["val_miou"]):
+            self.best = {"step": self.step, **columns}
             self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
                 key: value.detach().cpu().clone()
                 for key, value in self.segmenter.state_dict().items()
             }
+        return columns
 
     def _confusion(self, batch: TileBatch) -> np.ndarray:
         tiles, masks = batch
@@ -200,35 +148,21 @@ class _Run:
         ]
         return confusion_matrix(torch.cat(predicted).numpy(), masks.numpy(), len(self.classes))
 
-    def progress(self) -> dict[str, str]:
-        """Return the figures of the progress bar."""
-        figures = {"tiles/s": f"{self.step * self.params.batch / self.seconds:.0f}"}
-        if self.losses:
-            figures["loss"] = f"{float(self.losses[-1]):.3f}"
-        if self.rows:
-            figures["val mIoU"] = f"{self.rows[-1]['val_miou']:.3f}"
-        return figures
-
-    def state(self) -> dict[str, Any]:
-        """Return all that a bit-identical resume needs."""
+    def learnt(self) -> dict[str, Any]:
+        """Return the states of the network and the optimizer, and the best so far."""
         return {
             "segmenter": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "losses": [float(loss) for loss in self.losses],
-            "rows": self.rows,
             "best": self.best,
             "best_weights": self.best_weights,
             "best_iou": self.best_iou,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+    def load_learnt(self, state: dict[str, Any]) -> None:
+        """Go on from what `learnt` returned."""
         self.segmenter.load_state_dict(state["segmenter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
-        for name in ("step", "seconds", "rows", "best", "best_weights", "best_iou"):
+        for name in ("best", "best_weights", "best_iou"):
             setattr(self, name, state[name])
 
     def result(self, labelled_images: int) -> Finetuned:

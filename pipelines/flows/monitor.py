@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import deque
 from pathlib import Path
 
 from prefect import flow
@@ -23,9 +24,11 @@ def monitor(log: Path | None = None, window: int = 500) -> str | State:
     """Compare the last `window` inspections with the served model's reference.
 
     The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names.
+    Lines that are not inspections are skipped, and counted in the message.
     The run ends Failed, under the name Drifted, when a statistic has moved.
     """
-    observed = read_inspections(log or _log_of_service())[-window:]
+    observed, skipped = read_inspections(log or _log_of_service(), window)
+    remark = f" Skipped lines that are not inspections: {skipped}." if skipped else ""
     card = Segmenter.load(served_model(), gpu=False).card
     judged = drift(observed, card.reference, card.training_images)
     create_table_artifact(
@@ -46,37 +49,46 @@ def monitor(log: Path | None = None, window: int = 500) -> str | State:
         return Failed(
             name="Drifted",
             message=f"{', '.join(moved)} of the last {len(observed)} images moved away from the "
-            "training images: check light, focus and parts, then label some and retrain.",
+            f"training images: check light, focus and parts, then label some and retrain.{remark}",
         )
-    return f"The last {len(observed)} images look like the training images."
+    return f"The last {len(observed)} images look like the training images.{remark}"
 
 
-def read_inspections(log: Path) -> list[dict[str, float]]:
-    """Read the image statistics of each inspection, oldest first.
+def read_inspections(log: Path, window: int) -> tuple[list[dict[str, float]], int]:
+    """Read the image statistics in the last `window` lines, oldest first.
+
+    Returns:
+        the statistics of each inspection, and how many of the lines are not inspections.
 
     Raises:
-        UserError: the log is missing or empty, or a line is not an inspection.
+        UserError: the log is missing or none of the lines is an inspection; window is below 1.
     """
+    if window < 1:
+        raise UserError(f"window is {window}: compare at least 1 inspection.")
     try:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        with log.open("rb") as file:
+            # The service may be writing the last line at this moment.
+            lines = deque((line for line in file if line.endswith(b"\n")), maxlen=window)
     except FileNotFoundError:
         raise UserError(f"{log} is missing: has the service inspected anything yet?") from None
-    # The service may be writing the last line at this moment.
-    whole = [line for line in lines if line.endswith("\n")]
-    if not whole:
+    if not lines:
         raise UserError(f"{log} is empty: has the service inspected anything yet?")
-    return [_statistics(log, number, line) for number, line in enumerate(whole, start=1)]
+    # A power cut may have left half a line.
+    observed = [found for line in lines if (found := _statistics(line))]
+    if not observed:
+        raise UserError(
+            f"{log} has no inspection (JSON with {', '.join(STATISTICS)}) in its last "
+            f"{len(lines)} lines: see what wrote them."
+        )
+    return observed, len(lines) - len(observed)
 
 
-def _statistics(log: Path, number: int, line: str) -> dict[str, float]:
+def _statistics(line: bytes) -> dict[str, float] | None:
     try:
         record = json.loads(line)
         return {name: float(record[name]) for name in STATISTICS}
     except (ValueError, TypeError, KeyError):
-        raise UserError(
-            f"{log}, line {number} is not an inspection (JSON with {', '.join(STATISTICS)}): "
-            "remove it, and see what wrote it."
-        ) from None
+        return None
 
 
 def _log_of_service() -> Path:

@@ -4,10 +4,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from dbp_mae.files import atomic_path, sha256_of
+import pandas as pd
+
+from dbp_mae.errors import UserError
+from dbp_mae.files import atomic_path, sha256_of, write_text
 
 CANDIDATE = Path("models/segmenter.onnx")
 PRODUCTION = Path("models/production/segmenter.onnx")
+SEEN = PRODUCTION.with_name("seen.csv")
 
 
 def served_model() -> Path:
@@ -15,30 +19,64 @@ def served_model() -> Path:
     return PRODUCTION if PRODUCTION.exists() else CANDIDATE
 
 
-def promote(miou: float, judge: Callable[[Path], float], tolerance: float) -> str:
+def promote(
+    miou: float,
+    manifest: pd.DataFrame,
+    judge: Callable[[Path, pd.DataFrame], float],
+    tolerance: float,
+) -> str:
     """Put the new model in the place of the served one, unless it is worse.
 
     Args:
-        miou: held-out mIoU of the new model.
-        judge: measures a model file on the same held-out images.
+        miou: mIoU of the new model on the whole test split.
+        manifest: the validated manifest that the new model was made from.
+        judge: measures the mIoU of a model file on rows of the manifest.
         tolerance: how much mIoU the new model may lose.
 
     Returns:
         what was done, in one sentence.
+
+    Raises:
+        UserError: no image is left on which both models can be judged fairly.
     """
     if not PRODUCTION.exists():
-        _replace()
+        _replace(manifest)
         return f"The first model was promoted, with a held-out mIoU of {miou:.3f}: serve it."
     if sha256_of(CANDIDATE) == sha256_of(PRODUCTION):
         return "The served model is the new one already."
-    served = judge(PRODUCTION)
-    figures = f"held-out mIoU {miou:.3f} against {served:.3f} of the served model"
-    if miou < served - tolerance:
+    held_out = _held_out_from_both(manifest)
+    new, served = judge(CANDIDATE, held_out), judge(PRODUCTION, held_out)
+    figures = (
+        f"mIoU {new:.3f} against {served:.3f} of the served model, on {len(held_out)} images "
+        "held out from both"
+    )
+    if new < served - tolerance:
         return f"The served model stays, the new one is worse: {figures}."
-    _replace()
+    _replace(manifest)
     return f"The new model was promoted, {figures}: restart the service to load it."
 
 
-def _replace() -> None:
+def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
+    # New labels redraw the splits: the served model may have learnt from what is now held out.
+    held_out = manifest[(manifest["split"] == "test") & (manifest["label_state"] == "labelled")]
+    try:
+        seen = pd.read_csv(SEEN)["sha256"]
+    except FileNotFoundError:
+        reason = f"{SEEN} is missing, which lists the images that the served model has seen"
+    else:
+        if not (unseen := held_out[~held_out["sha256"].isin(seen)]).empty:
+            return unseen
+        reason = "the served model has seen every image that is now held out"
+    raise UserError(
+        f"The models cannot be compared, a person must decide: {reason}. "
+        f"Delete {PRODUCTION} to promote the new one without a comparison."
+    )
+
+
+def _replace(manifest: pd.DataFrame) -> None:
+    # A kill must not leave a model beside the list of another: without a list, a person decides.
+    SEEN.unlink(missing_ok=True)
     with atomic_path(PRODUCTION) as temporary:
         shutil.copyfile(CANDIDATE, temporary)
+    seen = manifest.loc[manifest["split"].isin(["train", "val"]), ["sha256"]]
+    write_text(SEEN, seen.to_csv(index=False))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from prefect import flow
 from prefect.runtime.flow_run import get_scheduled_start_time
 
@@ -13,7 +14,7 @@ from dbp_mae.params import load_params
 from pipelines.flows.chain import run_chain, save_experiment
 from pipelines.flows.exclusive import exclusive
 from pipelines.flows.outcome import one_sentence, run_from_shell
-from pipelines.flows.promotion import promote
+from pipelines.flows.promotion import PRODUCTION, promote
 from pipelines.flows.results import publish_results
 from pipelines.summary import METRICS, read_json
 
@@ -34,25 +35,25 @@ def retrain(tolerance: float = 0.01) -> str:
     if run_chain():
         save_experiment(experiment_name())
     publish_results()
-    return promote(_miou(read_json(METRICS)), held_out_miou, tolerance)
+    manifest = read_manifest(Path("data/validated.parquet"))
+    return promote(_miou(read_json(METRICS)), manifest, held_out_miou, tolerance)
 
 
-def held_out_miou(model: Path) -> float:
-    """Measure a model file on the test split as it is now.
+def held_out_miou(model: Path, held_out: pd.DataFrame) -> float:
+    """Measure a model file on these rows of the manifest.
 
     Raises:
         UserError: it cannot be measured, because the classes are others, for example.
     """
     params = load_params()
-    frame = read_manifest(Path("data/validated.parquet"))
     try:
-        result = evaluate(model, None, frame, params.data.source, Path("data"), params)
+        result = evaluate(model, None, held_out, params.data.source, Path("data"), params)
+        return _miou(result.metrics)
     except UserError as error:
         raise UserError(
             f"The served model cannot be compared with the new one ({error}). "
-            f"Delete {model} to promote the new one without a comparison."
+            f"Delete {PRODUCTION} to promote the new one without a comparison."
         ) from None
-    return _miou(result.metrics)
 
 
 def _miou(metrics: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,10 +31,14 @@ def main() -> None:
     """Start all three, print the address, and end them when interrupted.
 
     Raises:
-        UserError: the server did not start, or prefect.yaml is not valid.
+        UserError: the address is taken, the server did not start, or prefect.yaml is not valid.
     """
     server = get_current_settings().server.api
     address = f"http://{server.host}:{server.port}"
+    if _answers(server.host, server.port):
+        raise UserError(
+            f"Something already answers at {address}: stop it, or set PREFECT_SERVER_API_PORT."
+        )
     os.environ["PREFECT_API_URL"] = f"{address}/api"
     with _running("server", "start") as process:
         _wait_until_healthy(process, address)
@@ -43,6 +48,14 @@ def main() -> None:
         with _running("worker", "start", f"--pool={POOL}") as worker:
             print(f"\nPrefect: {address}  (Ctrl-C ends the server, the worker and the schedules)\n")
             worker.wait()
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -65,10 +78,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], address: str) -> None:
                 return
         except URLError:
             time.sleep(1)
-    raise UserError(
-        f"Prefect's server did not start at {address}: see above. If another program has the port, "
-        "set PREFECT_SERVER_API_PORT."
-    )
+    raise UserError(f"Prefect's server did not start at {address}: see above.")
 
 
 def end_orphans() -> None:

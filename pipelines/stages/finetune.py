@@ -23,7 +23,7 @@ def main(params: Params) -> None:
     weights, spec = load_encoder(encoder)
     frame = read_manifest(Path("data/validated.parquet"))
     name = f"finetune-{sha256_of(encoder)[:12]}"
-    folder = run_folder(name, frame, params.data, params.finetune)
+    folder = run_folder(name, frame, params.data, params.finetune, spec)
     checkpoint = Checkpoint(folder)
     with emissions.measure(params.emissions, "finetune", folder) as meter:
         result = finetune(

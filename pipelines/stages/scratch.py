@@ -26,7 +26,7 @@ def main(params: Params) -> None:
     spec = EncoderSpec(
         size.model, size.patch, params.finetune.tile, params.data.channels, mean, std
     )
-    folder = run_folder("scratch", frame, params.data, params.finetune)
+    folder = run_folder("scratch", frame, params.data, params.finetune, spec)
     checkpoint = Checkpoint(folder)
     with emissions.measure(params.emissions, "scratch", folder) as meter:
         result = finetune(

@@ -51,6 +51,7 @@ def test_row_tells_what_the_file_holds(source: Path) -> None:
     assert row["pixels"].tolist() == counts[:3].tolist()
     assert row["ignored_pixels"] == counts[255] == 2
     assert np.array_equal(mask_at(source, row), folder.index_mask())
+    assert row["mask_sha256"] == sha256_of(source.parent / "data" / row["mask_path"])
 
 
 def test_labelme_and_masks_agree(source: Path, tmp_path: Path) -> None:
@@ -140,9 +141,13 @@ def test_other_files_beside_the_images_are_named(
     assert "1 of 13 files are no images, such as notes.txt" in capsys.readouterr().out
 
 
-def test_groups_come_from_parts_csv_then_the_pattern_then_the_image(source: Path) -> None:
+def test_groups_come_from_parts_csv_then_the_pattern_then_the_image(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert ingested(source).loc["p0_f0.png", "group"] == "p0"
+    assert "no parts are named" not in capsys.readouterr().out
     assert ingested(source, group_pattern=None).loc["p0_f0.png", "group"] == "p0_f0.png"
+    assert "no parts are named" in capsys.readouterr().out
     folder.write_parts(source, [{"image": "p0_f0.png", "group": "lot", "machine": "7"}])
     rows = ingested(source)
     assert rows.loc[["p0_f0.png", "p0_f1.png"], "group"].to_list() == ["lot", "p0"]
@@ -158,7 +163,8 @@ def test_states_of_parts_csv(source: Path) -> None:
     folder.write_parts(source, rows)
     frame = ingested(source).loc[[row["image"] for row in rows]]
     assert frame["label_state"].to_list() == ["labelled", "unlabelled", "excluded", "labelled"]
-    assert frame["mask_path"].notna().to_list() == [True, False, False, True]
+    for column in ("mask_path", "mask_sha256"):
+        assert frame[column].notna().to_list() == [True, False, False, True]
     assert frame["pixels"].iloc[0].tolist() == [folder.HEIGHT * folder.WIDTH, 0, 0]
     assert not mask_at(source, frame.iloc[0]).any()
 

@@ -1,13 +1,15 @@
 """Crops and tiles for training: pure functions of seed and step, aligned, fair to rare classes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from default_params import default_params
+from torch.utils.data import DataLoader
+
 from dbp_mae.data.augmentation import augment, training_augmentation
 from dbp_mae.data.crops import CropBatches, random_crop
 from dbp_mae.data.images import DecodedImages, pooled_statistics
@@ -20,6 +22,7 @@ from dbp_mae.data.tiles import (
     sample_tiles,
     validation_tiles,
 )
+from dbp_mae.errors import UserError
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import DataParams
 
@@ -115,6 +118,36 @@ def test_pooled_statistics_are_those_of_all_pixels() -> None:
     mean, std = pooled_statistics(frame)
     np.testing.assert_allclose(mean, pixels.mean(0))
     np.testing.assert_allclose(std, pixels.std(0))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.3])
+def test_constant_channel_has_a_deviation_to_divide_by(level: float) -> None:
+    row = {"width": 7, "height": 3, "channel_mean": [level], "channel_std": [0.0]}
+    mean, std = pooled_statistics(pd.DataFrame([row] * 3))
+    assert mean == pytest.approx((level,))
+    assert std == pytest.approx((1 / 255,))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n, and no more"])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_vanished_or_broken_file_ends_training_with_one_sentence(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+    tmp_path: Path,
+    kind: str,
+    content: bytes | None,
+    workers: int,
+) -> None:
+    frame, data, folder = labelled
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for file in (copy / kind).iterdir():
+        file.unlink() if content is None else file.write_bytes(content)
+    params = default_params().finetune
+    images = LabelledImages(frame, data.model_copy(update={"source": copy}), copy)
+    loader = DataLoader(TileBatches(images, params), batch_size=None, num_workers=workers)
+    with pytest.raises(UserError, match=r"^\S+copy/" + kind + r"/\d.png: .+ingest") as caught:
+        next(iter(loader))
+    assert "\n" not in str(caught.value)
 
 
 def test_augmentation_keeps_image_and_mask_together() -> None:

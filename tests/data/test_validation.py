@@ -244,6 +244,16 @@ def test_class_must_be_trained_and_should_be_tested(manifest: pd.DataFrame, spli
     assert validation.gate_open == (split != "train")
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_split_without_foreground_closes_the_gate(manifest: pd.DataFrame, split: str) -> None:
+    empty = manifest["pixels"].map(lambda pixels: [pixels[0], 0, 0])
+    manifest["pixels"] = manifest["pixels"].where(manifest["split"] != split, empty)
+    validation = judge(manifest)
+    assert failures(validation, "critical") == {f"Some class in {split}": {}}
+    assert not validation.gate_open
+    assert f"change data.seed or data.{split}_share" in validation.complaint
+
+
 def test_excluded_images_are_not_judged(manifest: pd.DataFrame) -> None:
     manifest.loc[0, ["label_state", "image_error"]] = ["excluded", "Broken."]
     validation = judge(manifest)

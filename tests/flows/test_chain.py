@@ -13,9 +13,10 @@ from dvc_workspace import Workspace
 from filelock import FileLock
 from prefect_runs import artifacts, task_runs
 
+from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from pipelines.flows.chain import run_stage
 from pipelines.flows.exclusive import LOCK
-from pipelines.flows.promotion import PRODUCTION
+from pipelines.flows.promotion import PRODUCTION, SEEN
 from pipelines.flows.retrain import retrain
 from pipelines.flows.train import train
 
@@ -150,11 +151,14 @@ def test_retraining_promotes_and_saves_what_changed(workspace: Workspace, tiny_m
         "outs": ["models/segmenter.onnx"],
     }
     workspace.write_stages({"export": export})
+    seen = {"path": "images/a.png", "sha256": "a", "split": "train"}
+    write_manifest(manifest_from_rows([seen]), workspace.root / "data/validated.parquet")
 
     state = retrain(return_state=True)
     assert state.is_completed(), state.message
     assert "first model was promoted" in state.message
     assert PRODUCTION.read_bytes() == tiny_model.read_bytes()
+    assert SEEN.read_text() == "sha256\na\n"
     (experiment,) = workspace.experiments()
     assert re.fullmatch(r"retrain-\d{4}-\d\d-\d\d-\d{4}", experiment)
 

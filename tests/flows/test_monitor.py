@@ -65,15 +65,30 @@ def test_a_line_that_is_being_written_is_left_for_the_next_time(
 ) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(inspections(tiny_card, 3)[:-10])
-    assert len(read_inspections(log)) == 2
+    observed, skipped = read_inspections(log, 500)
+    assert (len(observed), skipped) == (2, 0)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "7", '{"mean": 0.5}', '{"mean": "dark"}'])
-def test_a_foreign_line_is_named(tmp_path: Path, tiny_card: ModelCard, line: str) -> None:
+FOREIGN = [b"{", b"[]", b"7", b'{"mean": 0.5}', b'{"mean": "dark"}', b"\xff", b""]
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_a_foreign_line_is_skipped(tmp_path: Path, tiny_card: ModelCard, line: bytes) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text(inspections(tiny_card, 1) + line + "\n")
-    with pytest.raises(UserError, match="line 2 is not an inspection"):
-        read_inspections(log)
+    log.write_bytes(line + b"\n")
+    with pytest.raises(UserError, match="has no inspection"):
+        read_inspections(log, 500)
+    log.write_bytes(inspections(tiny_card, 1).encode() + line + b"\n")
+    observed, skipped = read_inspections(log, 500)
+    assert (len(observed), skipped) == (1, 1)
+
+
+def test_the_message_says_how_many_lines_were_skipped(log: Path, tiny_card: ModelCard) -> None:
+    log.write_text("half\n" * 3 + inspections(tiny_card, 400))
+    message = monitor(log, window=402, return_state=True).message
+    assert message.startswith("The last 400 images look like")
+    assert message.endswith("Skipped lines that are not inspections: 2.")
+    assert "Skipped" not in monitor(log, window=400, return_state=True).message
 
 
 def test_nothing_inspected_yet_is_a_sentence(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,4 +99,9 @@ def test_nothing_inspected_yet_is_a_sentence(log: Path, monkeypatch: pytest.Monk
     assert state.message == f"{log} is missing: has the service inspected anything yet?"
     log.touch()
     with pytest.raises(UserError, match="is empty"):
-        read_inspections(log)
+        read_inspections(log, 500)
+
+
+def test_a_window_without_an_inspection_is_refused(log: Path) -> None:
+    for window in (0, -1):
+        assert monitor(log, window, return_state=True).message.startswith(f"window is {window}")

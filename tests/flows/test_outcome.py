@@ -1,16 +1,18 @@
 """How runs end: with a sentence, and never for ever Running."""
 
 import logging
+import socket
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import FailedRun
+from prefect.settings import PREFECT_SERVER_API_PORT, temporary_settings
 from prefect.states import Completed, Failed, Running, State
 
 from dbp_mae.errors import UserError
 from pipelines.flows.outcome import one_sentence, run_from_shell
-from pipelines.flows.ui import end_orphans
+from pipelines.flows.ui import end_orphans, main
 
 
 @flow
@@ -55,3 +57,13 @@ def test_what_a_stopped_worker_left_running_is_ended(prefect_server: None) -> No
         end_orphans()
         assert client.read_flow_run(left).state_name == "Crashed"
         assert client.read_flow_run(finished).state_name == "Completed"
+
+
+def test_a_server_of_someone_else_is_left_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            temporary_settings({PREFECT_SERVER_API_PORT: port}),
+            pytest.raises(UserError, match=f"already answers at http://127.0.0.1:{port}: stop it"),
+        ):
+            main()

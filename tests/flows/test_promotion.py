@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
-from dbp_mae.data.manifest import manifest_from_rows, write_manifest
+from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.images import encode_png
-from pipelines.flows.promotion import CANDIDATE, PRODUCTION, promote, served_model
+from pipelines.flows.promotion import CANDIDATE, PRODUCTION, SEEN, promote, served_model
 from pipelines.flows.retrain import held_out_miou
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -23,9 +24,30 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     CANDIDATE.write_bytes(b"new")
 
 
-def serve(content: bytes) -> None:
+def manifest(**splits: str) -> pd.DataFrame:
+    """Return labelled images of these names and splits."""
+    return manifest_from_rows(
+        {"sha256": name, "split": split, "label_state": "labelled"}
+        for name, split in splits.items()
+    )
+
+
+def serve(content: bytes, *seen: str) -> None:
     PRODUCTION.parent.mkdir()
     PRODUCTION.write_bytes(content)
+    SEEN.write_text("\n".join(["sha256", *seen]))
+
+
+class Judge:
+    """Knows the mIoU of both models; notes the images they are judged on."""
+
+    def __init__(self, new: float, served: float) -> None:
+        self.miou = {CANDIDATE: new, PRODUCTION: served}
+        self.images: list[list[str]] = []
+
+    def __call__(self, model: Path, held_out: pd.DataFrame) -> float:
+        self.images.append(list(held_out["sha256"]))
+        return self.miou[model]
 
 
 @pytest.mark.parametrize(
@@ -42,23 +64,45 @@ def test_a_worse_model_is_not_promoted(
     new: float, served: float, tolerance: float, promoted: bool
 ) -> None:
     serve(b"old")
-    judged = {PRODUCTION: served}
-    sentence = promote(new, judged.__getitem__, tolerance)
+    sentence = promote(0.9, manifest(a="test"), Judge(new, served), tolerance)
     assert PRODUCTION.read_bytes() == (b"new" if promoted else b"old")
     assert f"{new:.3f}" in sentence
     assert f"{served:.3f}" in sentence
-    assert sorted(path.name for path in PRODUCTION.parent.iterdir()) == [PRODUCTION.name]
+    assert set(PRODUCTION.parent.iterdir()) == {PRODUCTION, SEEN}
+
+
+def test_both_are_judged_on_what_the_served_model_has_not_seen() -> None:
+    judge = Judge(0.7, 0.6)
+    promote(0.7, manifest(a="train", b="val", c="test", d="test"), judge, 0.0)
+    assert judge.images == []  # the first model
+
+    CANDIDATE.write_bytes(b"newer")
+    redrawn = manifest(a="test", b="test", c="train", d="test", e="test")
+    assert "on 2 images" in promote(0.7, redrawn, judge, 0.0)
+    assert judge.images == [["d", "e"]] * 2
+
+    CANDIDATE.write_bytes(b"newest")
+    with pytest.raises(UserError, match=f"has seen every image.*Delete {PRODUCTION}"):
+        promote(0.7, manifest(c="test", d="train"), judge, 0.0)
+    assert PRODUCTION.read_bytes() == b"newer"
+
+
+def test_a_served_model_of_unknown_training_needs_a_decision() -> None:
+    serve(b"old")
+    SEEN.unlink()
+    with pytest.raises(UserError, match=f"{SEEN} is missing.*Delete {PRODUCTION}"):
+        promote(0.7, manifest(a="test"), Judge(0.7, 0.6), 0.0)
 
 
 def test_the_first_model_is_promoted_and_served(tmp_path: Path) -> None:
     assert served_model() == CANDIDATE
-    promote(0.1, {}.__getitem__, 0.0)
+    promote(0.1, manifest(a="train"), Judge(0.1, 0.0), 0.0)
     assert served_model() == PRODUCTION
     assert PRODUCTION.read_bytes() == b"new"
 
 
-def write_held_out(classes: list[str], labelled: int) -> None:
-    """Write one held-out image of a wire and an epoxy, the epoxy labelled as class `labelled`."""
+def write_held_out(classes: list[str], labelled: int) -> pd.DataFrame:
+    """Write and return one held-out image of a wire and an epoxy, the epoxy labelled as class `labelled`."""
     raw = yaml.safe_load(PARAMS.read_text())
     raw["data"] |= {"source": "source", "classes": classes, "defects": classes[-1:]}
     Path("params.yaml").write_text(yaml.safe_dump(raw))
@@ -71,19 +115,18 @@ def write_held_out(classes: list[str], labelled: int) -> None:
     for folder, array in [("source/images", image), ("data/masks", mask)]:
         Path(folder).mkdir(parents=True)
         (Path(folder) / "a.png").write_bytes(encode_png(array))
-    frame = manifest_from_rows([row | {"label_state": "labelled", "split": "test"}])
-    write_manifest(frame, Path("data/validated.parquet"))
+    return manifest_from_rows([row | {"label_state": "labelled", "split": "test"}])
 
 
 @pytest.mark.parametrize(("labelled", "expected"), [(2, 1.0), (1, 0.25)])
-def test_the_served_model_is_judged_on_the_present_test_split(
+def test_a_model_is_judged_on_the_labels_as_they_are_now(
     tiny_model: Path, labelled: int, expected: float
 ) -> None:
-    write_held_out(["wire", "epoxy"], labelled)
-    assert held_out_miou(tiny_model) == pytest.approx(expected)
+    held_out = write_held_out(["wire", "epoxy"], labelled)
+    assert held_out_miou(tiny_model, held_out) == pytest.approx(expected)
 
 
 def test_a_model_of_other_classes_needs_a_decision(tiny_model: Path) -> None:
-    write_held_out(["wire", "scratch"], 1)
-    with pytest.raises(UserError, match=f"Delete {tiny_model} to promote"):
-        held_out_miou(tiny_model)
+    held_out = write_held_out(["wire", "scratch"], 1)
+    with pytest.raises(UserError, match=f"Delete {PRODUCTION} to promote"):
+        held_out_miou(tiny_model, held_out)

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,8 @@ def test_errors_of_a_file_name_it(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=name) as caught:
             read_image(tmp_path / name, 1, 65535)
         assert caught.value.reason == "unreadable"
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.reason) == (str(caught.value), "unreadable")
 
 
 @pytest.mark.parametrize("array", [GREY, GREY[..., None], RGB])

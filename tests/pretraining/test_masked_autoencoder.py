@@ -1,8 +1,8 @@
 """The autoencoder's parts against their definitions."""
 
 import torch
-
 from default_params import default_params
+
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from default_params import default_params
 from safetensors import safe_open
 
-from default_params import default_params
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.wirebond import render_dataset

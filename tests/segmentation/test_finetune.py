@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from default_params import default_params
+
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
@@ -75,7 +75,7 @@ def test_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing"):
         load_segmenter(path)
     path.write_bytes(b"not safetensors")
-    with pytest.raises(UserError, match="is not a segmenter"):
+    with pytest.raises(UserError, match="is not a file of this project"):
         load_segmenter(path)
 
 

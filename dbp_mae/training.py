@@ -1,0 +1,185 @@
+"""What both trainings share: the loop of steps, its clock and curves, and its resume."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.errors import UserError
+from dbp_mae.params import Precision
+from dbp_mae.precision import resolve
+from dbp_mae.schedule import warmup_cosine
+
+LOG_EVERY = 10
+"""Steps between two looks at the loss; each look waits for the device."""
+CLIP_NORM = 1.0
+
+Pair = tuple[Tensor, Tensor]
+
+
+class LoopParams(Protocol):
+    """The parameters that every training has."""
+
+    learning_rate: float
+    steps: int
+    warmup_steps: int
+    batch: int
+    validate_every: int
+    checkpoint_every: int
+    precision: Precision
+    workers: int
+    seed: int
+
+
+def create_fabric(params: LoopParams) -> Fabric:
+    """Return Fabric on the best device, with the parameters' precision, all seeds set."""
+    fabric = Fabric(accelerator="auto", devices=1, precision=resolve(params.precision))
+    fabric.seed_everything(params.seed, verbose=False)
+    return fabric
+
+
+class Training(ABC):
+    """A training: all that changes from step to step.
+
+    The clock, `seconds`, stands still during validation and checkpoints.
+    """
+
+    name: str
+    advice: str
+    """What to do when the loss is no longer finite."""
+
+    def __init__(self, fabric: Fabric, params: LoopParams) -> None:
+        self.fabric = fabric
+        self.loop = params
+        self.step = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self.losses: list[Tensor] = []
+        self.rows: list[dict[str, float]] = []
+
+    @abstractmethod
+    def optimize(self, batch: Pair) -> Tensor:
+        """Take an optimization step; return the loss, still on the device."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Return the validation's columns of the curves."""
+
+    @abstractmethod
+    def learnt(self) -> dict[str, Any]:
+        """Return what optimization has changed, for a bit-identical resume."""
+
+    @abstractmethod
+    def load_learnt(self, state: dict[str, Any]) -> None:
+        """Go on from what `learnt` returned."""
+
+    def run(
+        self, batches: Dataset[Pair], checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
+    ) -> None:
+        """Take the remaining steps; item `step` of `batches` is the batch of that step."""
+        if state := checkpoint.load():
+            self._load_state(state)
+        params = self.loop
+        progress = tqdm(total=params.steps, initial=self.step, desc=self.name, unit="step")
+        clock = time.perf_counter()
+        for batch in self._loader(batches):
+            self.waited += time.perf_counter() - clock
+            self._train_step(batch)
+            self.seconds += time.perf_counter() - clock
+            last = self.step == params.steps
+            if last or self.step % LOG_EVERY == 0:
+                self._check_finite()
+                progress.update(self.step - progress.n)
+                progress.set_postfix(self._figures())
+            if last or self.step % params.validate_every == 0:
+                self._log()
+            if not last and self.step % params.checkpoint_every == 0:
+                checkpoint.save(self._state())
+                on_checkpoint()
+            clock = time.perf_counter()
+        progress.close()
+
+    @property
+    def schedule(self) -> float:
+        """The factor on the learning rate at the present step."""
+        return warmup_cosine(self.step, self.loop.steps, self.loop.warmup_steps)
+
+    def _loader(self, batches: Dataset[Pair]) -> DataLoader[Pair]:
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(self.step, self.loop.steps),
+            num_workers=self.loop.workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _train_step(self, batch: Pair) -> None:
+        self.losses.append(self.optimize(self.fabric.to_device(batch)).detach())
+        self.step += 1
+
+    def _check_finite(self) -> None:
+        if not math.isfinite(float(torch.stack(self.losses[-LOG_EVERY:]).sum())):
+            raise UserError(
+                f"The loss of {self.name} is no longer finite at step {self.step}: {self.advice}."
+            )
+
+    @torch.no_grad()
+    def _log(self) -> None:
+        """Validate and add a row to the curves."""
+        scale = warmup_cosine(self.step - 1, self.loop.steps, self.loop.warmup_steps)
+        row = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "train_loss": float(torch.stack(self.losses).mean()),
+            "learning_rate": self.loop.learning_rate * scale,
+            **self._pace(),
+            **self.validate(),
+        }
+        self.rows.append(row)
+        self.losses.clear()
+        self.waited = 0.0
+
+    def _pace(self) -> dict[str, float]:
+        """Return images a second, and the share of time waiting for data, since the last row."""
+        since = self.rows[-1] if self.rows else {"step": 0, "seconds": 0.0}
+        seconds = self.seconds - since["seconds"]
+        images = (self.step - since["step"]) * self.loop.batch
+        return {"images_per_second": images / seconds, "data_wait_share": self.waited / seconds}
+
+    def _figures(self) -> dict[str, str]:
+        """Return the figures of the progress bar."""
+        pace = self._pace()
+        return {
+            "loss": f"{float(self.losses[-1]):.3f}",
+            "images/s": f"{pace['images_per_second']:.0f}",
+            "waiting": f"{pace['data_wait_share']:.0%}",
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "learnt": self.learnt(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "losses": [float(loss) for loss in self.losses],
+            "rows": self.rows,
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
+        self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
+        self.rows = state["rows"]
+        self.load_learnt(state["learnt"])
+
+
+def clip_gradients(model: nn.Module) -> None:
+    """Bound the norm of all gradients together, in place."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)

@@ -1,0 +1,91 @@
+"""A training's folder follows what the training depends on; its last state is whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from default_params import default_params
+
+from dbp_mae.checkpoint import Checkpoint, run_folder
+from dbp_mae.data.manifest import manifest_from_rows
+from dbp_mae.encoder import EncoderSpec
+
+PARAMS = default_params().finetune
+SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    labelled = {"label_state": "labelled", "mask_sha256": "m0"}
+    rows = [
+        {"path": "images/0.png", "sha256": "a", "group": "p0", "split": "train", **labelled},
+        {"path": "images/1.png", "sha256": "b", "group": "p1", "split": "val", **labelled},
+        {"path": "images/2.png", "sha256": "c", "group": "p2", "split": "train"},
+    ]
+    return manifest_from_rows(rows)
+
+
+def test_same_training_finds_its_folder_again(frame: pd.DataFrame) -> None:
+    again = replace(SPEC), PARAMS.model_copy()
+    assert run_folder("a", frame, SPEC, PARAMS) == run_folder("a", frame.copy(), *again)
+    other_values = frame.assign(sharpness=1.0)  # follow from the image
+    assert run_folder("a", frame, PARAMS) == run_folder("a", other_values, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("path", "images/9.png"),
+        ("sha256", "z"),
+        ("split", "test"),
+        ("label_state", "unlabelled"),
+        ("group", "p9"),
+        ("mask_sha256", "m9"),
+    ],
+)
+def test_other_data_get_another_folder(frame: pd.DataFrame, column: str, value: str) -> None:
+    other = frame.copy()
+    other.loc[1, column] = value
+    assert run_folder("a", other, PARAMS) != run_folder("a", frame, PARAMS)
+
+
+def test_other_order_settings_and_names_get_another_folder(frame: pd.DataFrame) -> None:
+    folders = [
+        run_folder("a", frame, PARAMS, SPEC),
+        run_folder("b", frame, PARAMS, SPEC),
+        run_folder("a", frame[::-1], PARAMS, SPEC),
+        run_folder("a", frame, PARAMS.model_copy(update={"seed": 9}), SPEC),
+        run_folder("a", frame, PARAMS, replace(SPEC, std=(0.2 + 1e-12,))),
+        run_folder("a", frame, PARAMS),
+    ]
+    assert len(set(folders)) == len(folders)
+
+
+def test_state_is_kept_until_it_is_discarded(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run")
+    assert checkpoint.load() is None
+    for step in (1, 2):
+        checkpoint.save({"step": step, "weights": {"w": torch.full((3,), float(step))}})
+    state = Checkpoint(tmp_path / "run").load()
+    assert state is not None
+    assert state["step"] == 2
+    assert torch.equal(state["weights"]["w"], torch.full((3,), 2.0))
+    checkpoint.discard()
+    assert checkpoint.load() is None
+    assert not checkpoint.folder.exists()
+    checkpoint.discard()
+
+
+def test_interrupted_save_leaves_the_last_state(tmp_path: Path) -> None:
+    class Interrupting:
+        def __reduce__(self) -> str:
+            raise KeyboardInterrupt
+
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save({"step": 1})
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save({"step": 2, "weights": torch.zeros(9), "odd": Interrupting()})
+    assert checkpoint.load() == {"step": 1}
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
