@@ -3,8 +3,10 @@
 import cv2
 import numpy as np
 
+from dbp_mae.data.labels import IGNORED
+
 # Okabe and Ito's colours for all kinds of colour vision, jfly.uni-koeln.de/color.
-RIGHT, FALSE, MISSED, IGNORED = (0, 158, 115), (213, 94, 0), (86, 180, 233), (128, 128, 128)
+RIGHT, FALSE, MISSED, UNJUDGED = (0, 158, 115), (213, 94, 0), (86, 180, 233), (128, 128, 128)
 FILL = 0.4
 GAP = 8
 MAX_SIDE = 1024
@@ -39,11 +41,11 @@ def draw_overlay(image: np.ndarray, prediction: np.ndarray, target: np.ndarray) 
 def _areas(
     prediction: np.ndarray, target: np.ndarray
 ) -> list[tuple[tuple[int, int, int], np.ndarray]]:
-    ignored = target == 255
+    ignored = target == IGNORED
     right = (prediction == target) & (target > 0)
     false = (prediction != target) & (prediction > 0) & ~ignored
     missed = (prediction == 0) & (target > 0) & ~ignored
-    return [(IGNORED, ignored), (RIGHT, right), (FALSE, false), (MISSED, missed)]
+    return [(UNJUDGED, ignored), (RIGHT, right), (FALSE, false), (MISSED, missed)]
 
 
 def _rim(area: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
-from dbp_mae.overlays import FALSE, IGNORED, MISSED, RIGHT
+from dbp_mae.overlays import FALSE, UNJUDGED, MISSED, RIGHT
 from dbp_mae.params import Params
 
 SHIPPED = ("pretrain", "finetune")
@@ -136,7 +136,7 @@ def page(run: Run, params: Params, made: date) -> str:
         reconstructions=_data_uri(run.reconstructions),
         overlays={name: _data_uri(picture) for name, picture in run.overlays.items()},
         worst=run.per_image.dropna(subset=["overlay"]).to_dict("records"),
-        overlay_colors={"right": RIGHT, "false": FALSE, "missed": MISSED, "ignored": IGNORED},
+        overlay_colors={"right": RIGHT, "false": FALSE, "missed": MISSED, "ignored": UNJUDGED},
         splits=_splits(run.frame),
         labels=_labels(run.frame, run.model.card),
     )

@@ -1,6 +1,9 @@
 """The BentoML service: `bentoml serve` in the repository's root finds it through bentofile.yaml."""
 
+import os
+
 import bentoml
+from bentoml._internal.utils.analytics.usage_stats import do_not_track
 from bentoml.exceptions import BentoMLConfigException
 
 from dbp_mae.errors import UserError
@@ -8,6 +11,11 @@ from dbp_mae.inspection.segmenter import Segmenter
 from serving.api import create_app
 from serving.inspector import Inspector
 from serving.settings import Settings
+
+# BentoML would report usage to its makers. It has read the variable before it imports this file, so
+# what it remembers must be cleared; its own test plugin does the same.
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+do_not_track.cache_clear()
 
 try:
     settings = Settings.from_environment()
