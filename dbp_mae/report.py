@@ -17,7 +17,7 @@ from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
-from dbp_mae.overlays import FALSE, UNJUDGED, MISSED, RIGHT
+from dbp_mae.overlays import FALSE, MISSED, RIGHT, UNJUDGED
 from dbp_mae.params import Params
 
 SHIPPED = ("pretrain", "finetune")
