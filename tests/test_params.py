@@ -34,9 +34,9 @@ def test_the_committed_parameters_are_the_default_composition(
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_composes_to_valid_parameters(recipe: str, tmp_path: Path) -> None:
     output = tmp_path / "params.yaml"
-    compose(output, [f"recipe={recipe}", "pretrain.steps=7"], CONF)
+    compose(output, [f"recipe={recipe}", "pretrain.seed=7"], CONF)
     params = load_params(output)
-    assert params.pretrain.steps == 7
+    assert params.pretrain.seed == 7
     assert params.data.defects
 
 
