@@ -1,8 +1,6 @@
 """The shipped model file on the held-out images, through the very code that serves it."""
 
 import math
-import time
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,31 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from dbp_mae.data.images import read_mask
-from dbp_mae.data.labels import IGNORED
 from dbp_mae.errors import UserError
-from dbp_mae.inspection.images import ImageError, read_image
-from dbp_mae.inspection.objects import InspectionObject
 from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.judging import (
+    THRESHOLDS,
+    Judged,
+    OperatingPoint,
+    judge,
+    labelled_files,
+    operating_point,
+    read_labelled,
+)
 from dbp_mae.overlays import draw_overlay
 from dbp_mae.params import Params
-from dbp_mae.segmentation.metrics import (
-    Overlap,
-    Rate,
-    bootstrap_weights,
-    components,
-    confusion_matrix,
-    escape_and_overkill,
-    iou,
-    match_objects,
-    mean_iou,
-    overlap,
-)
+from dbp_mae.segmentation.metrics import bootstrap_weights, iou, mean_iou
 
-THRESHOLDS = [round(0.05 * step, 2) for step in range(21)]
-"""The least scores that the sweep tries."""
 RESAMPLES = 2000
 
 
@@ -52,45 +41,6 @@ class Evaluation:
     """One row a score threshold: what would be found, and what it would cost."""
     overlays: dict[str, NDArray[np.uint8]]
     """Pictures of the worst images by file name."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One image, judged."""
-
-    confusion: NDArray[np.int64]
-    scores: list[NDArray[np.float64]]
-    """By defect class: the score of each reported object, those below the card's threshold too."""
-    overlaps: list[Overlap]
-    """By defect class: how these objects lie on the labelled ones."""
-    seconds: float
-
-    @property
-    def defects(self) -> int:
-        """How many defects are labelled."""
-        return sum(laid.iou.shape[1] for laid in self.overlaps)
-
-    def at(self, min_score: float, match_iou: float) -> tuple[int, int]:
-        """Return how many defects are found, and how many false ones reported, from a score on."""
-        found = false = 0
-        for scores, laid in zip(self.scores, self.overlaps, strict=True):
-            matches = match_objects(laid.of(scores >= min_score), match_iou)
-            found += int(matches.found.sum())
-            false += int(matches.false.sum())
-        return found, false
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """What a score threshold finds, and what it costs."""
-
-    found: Rate
-    """Of the labelled defects."""
-    false_per_image: float | None
-    escape: Rate
-    """Defective images accepted."""
-    overkill: Rate
-    """Images without a defect rejected."""
 
 
 def evaluate(
@@ -121,13 +71,10 @@ def evaluate(
             "No image of the test split is labelled, so nothing can be evaluated: "
             "label more images, or raise data.test_share in params.yaml."
         )
-    files = [
-        (source / path, data_folder / mask)
-        for path, mask in zip(held_out["path"], held_out["mask_path"], strict=True)
-    ]
+    files = labelled_files(frame, "test", source, data_folder)
     segmenter = _load(model, params)
-    judged = _judge_all(segmenter, files)
-    control = _judge_all(_load(scratch, params), files) if scratch else None
+    judged = judge(segmenter, files)
+    control = judge(_load(scratch, params), files) if scratch else None
 
     min_score, match_iou = segmenter.card.min_score, params.evaluate.match_iou
     shipped = operating_point(judged, min_score, match_iou)
@@ -143,25 +90,10 @@ def evaluate(
     overlays = {}
     for rank, row in enumerate(per_image.index[: params.evaluate.overlays], start=1):
         name = f"{rank:02d}-{Path(per_image.loc[row, 'path']).stem}.png"
-        image, target = _read(segmenter, *files[row])
+        image, target = read_labelled(segmenter, *files[row])
         overlays[name] = draw_overlay(image, segmenter.segment(image).mask, target)
         per_image.loc[row, "overlay"] = name
     return Evaluation(_tidy(metrics), classes, per_image, _sweep(points), overlays)
-
-
-def operating_point(judged: list[Judged], min_score: float, match_iou: float) -> OperatingPoint:
-    """Judge the defects reported from a score on; all is unknown where no class is a defect."""
-    concerned = [image for image in judged if image.overlaps]
-    counts = np.array([image.at(min_score, match_iou) for image in concerned], dtype=int)
-    found, false = counts.reshape(-1, 2).T
-    defects = np.array([image.defects for image in concerned], dtype=int)
-    escape, overkill = escape_and_overkill(defects > 0, found + false > 0)
-    return OperatingPoint(
-        found=Rate(int(found.sum()), int(defects.sum())),
-        false_per_image=float(false.mean()) if concerned else None,
-        escape=escape,
-        overkill=overkill,
-    )
 
 
 def _load(path: Path, params: Params) -> Segmenter:
@@ -173,47 +105,6 @@ def _load(path: Path, params: Params) -> Segmenter:
             f"{params.data.classes}: export the model again (dvc repro)."
         )
     return segmenter
-
-
-def _judge_all(segmenter: Segmenter, files: list[tuple[Path, Path]]) -> list[Judged]:
-    lenient = copy(segmenter)  # the same masks, but all objects: the sweep needs the weak ones too
-    lenient.card = segmenter.card.model_copy(update={"min_score": 0.0})
-    return [_judge(lenient, *pair) for pair in tqdm(files, "evaluate", unit="image", disable=None)]
-
-
-def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:
-    image, target = _read(segmenter, path, mask_path)
-    start = time.perf_counter()
-    segmentation = segmenter.segment(image)
-    seconds = time.perf_counter() - start
-    scores, overlaps = [], []
-    for index, item in enumerate(segmenter.card.classes, start=1):
-        if not item.defect:
-            continue
-        objects = [found for found in segmentation.objects if found.class_index == index]
-        reported = _numbered(objects, segmentation.mask == index)
-        scores.append(np.array([found.score for found in objects]))
-        overlaps.append(overlap(reported, components(target == index), target == IGNORED))
-    confusion = confusion_matrix(segmentation.mask, target, len(segmenter.card.classes), IGNORED)
-    return Judged(confusion, scores, overlaps, seconds)
-
-
-def _read(segmenter: Segmenter, path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    card = segmenter.card
-    try:
-        return read_image(path, card.channels, card.white_level), read_mask(mask_path)
-    except ImageError as error:
-        raise UserError(f"{error} Run the validate stage again.") from None
-
-
-def _numbered(objects: list[InspectionObject], mask: np.ndarray) -> np.ndarray:
-    """Return H W with the number of each object, from 1, on its component of the class's mask."""
-    labels = components(mask)
-    numbers = np.zeros(labels.max() + 1, dtype=int)
-    for number, found in enumerate(objects, start=1):
-        column, row = found.contour[0]
-        numbers[labels[row, column]] = number
-    return numbers[labels]
 
 
 def _total(judged: list[Judged]) -> NDArray[np.int64]:

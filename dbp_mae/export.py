@@ -19,8 +19,10 @@ from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path, sha256_of
 from dbp_mae.inspection.drift import STATISTICS, reference_quantiles
 from dbp_mae.inspection.model_card import ClassInfo, ModelCard
+from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.judging import best_min_score, judge
 from dbp_mae.params import DataParams, Params
-from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation import network
 
 OPSET = 20
 CODE = ("dbp_mae", "pipelines", "dvc.yaml")
@@ -28,6 +30,8 @@ CODE = ("dbp_mae", "pipelines", "dvc.yaml")
 CHECKED_BATCHES = (1, 2, 5)
 MAX_DIFFERENCE = 1e-4
 MIN_SAME_ARGMAX = 0.999
+UNCHOSEN_MIN_SCORE = 0.5
+"""Ships where the threshold is to be chosen and no validation image has a labelled defect."""
 
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 """Told apart by the colour-blind too (Okabe and Ito, 2008); further classes begin again."""
@@ -36,7 +40,7 @@ COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc
 class TileClassifier(nn.Module):
     """What the file computes: raw tiles, uint8, B T T C, to class probabilities, B K+1 T T."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, segmenter: network.Segmenter) -> None:
         super().__init__()
         self.segmenter = segmenter
 
@@ -58,7 +62,7 @@ class Parity:
     opset: int
 
 
-def export(segmenter: Segmenter, card: ModelCard, tiles: np.ndarray, path: Path) -> Parity:
+def export(segmenter: network.Segmenter, card: ModelCard, tiles: np.ndarray, path: Path) -> Parity:
     """Write the file at `path`, if it agrees with the network on real tiles (uint8, N T T C).
 
     Raises:
@@ -93,9 +97,28 @@ def _write_onnx(classifier: TileClassifier, tiles: np.ndarray, card: ModelCard, 
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    _save(program.model_proto, card, path)
+
+
+def _save(model: onnx.ModelProto, card: ModelCard, path: Path) -> None:
     onnx.helper.set_model_props(model, card.to_metadata())
     onnx.save(model, path)
+
+
+def choose_min_score(path: Path, files: list[tuple[Path, Path]], match_iou: float) -> float:
+    """Give the file at `path` the score threshold that is best on images with their masks.
+
+    Returns:
+        The threshold; unchanged where no defect is labelled.
+    """
+    segmenter = Segmenter.load(path)
+    chosen = best_min_score(judge(segmenter, files), match_iou)
+    if chosen is None:
+        return segmenter.card.min_score
+    with atomic_path(path) as temporary:
+        card = segmenter.card.model_copy(update={"min_score": chosen})
+        _save(onnx.load(path), card, temporary)
+    return chosen
 
 
 @torch.no_grad()
@@ -123,7 +146,7 @@ def make_card(
     params: Params,
     frame: pd.DataFrame,
     manifest: Path,
-    segmenter: Segmenter,
+    segmenter: network.Segmenter,
     encoder: Path | None,
     validation_miou: float | None,
     emissions: Sequence[Emissions],
@@ -143,7 +166,9 @@ def make_card(
         white_level=params.data.white_level,
         tile=params.finetune.tile,
         overlap=params.export.overlap,
-        min_score=params.export.min_score,
+        min_score=UNCHOSEN_MIN_SCORE
+        if params.export.min_score is None
+        else params.export.min_score,
         min_area=params.export.min_area,
         mean=segmenter.mean.flatten().tolist(),
         std=segmenter.std.flatten().tolist(),

@@ -175,8 +175,8 @@ class ExportParams(Block):
 
     overlap: Annotated[int, Field(ge=0)]
     """Pixels by which neighbouring tiles overlap."""
-    min_score: Share
-    """Mean probability below which an object is not reported."""
+    min_score: Share | None
+    """Mean probability below which an object is not reported. None: chosen on validation images."""
     min_area: Annotated[int, Field(ge=1)]
     """Area in pixels below which an object is not reported."""
 

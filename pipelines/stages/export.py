@@ -1,39 +1,60 @@
-"""Stage export: segmenter -> models/segmenter.onnx and how far it is from the network."""
+"""Stage export: segmenter and control -> models/segmenter.onnx, models/scratch.onnx, how exact they are."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.data.tiles import sample_tiles
 from dbp_mae.emissions import Emissions
-from dbp_mae.export import export, make_card
+from dbp_mae.export import Parity, choose_min_score, export, make_card
 from dbp_mae.files import write_text
+from dbp_mae.judging import labelled_files
 from dbp_mae.params import Params
 from dbp_mae.segmentation.network import load_segmenter
 from pipelines.stage import run
 
+MANIFEST = Path("data/validated.parquet")
+MODEL = Path("models/segmenter.onnx")
+
 
 def main(params: Params) -> None:
-    """Export the segmenter; write the file and the parity report."""
-    manifest = Path("data/validated.parquet")
-    frame = read_manifest(manifest)
-    segmenter, _ = load_segmenter(Path("models/segmenter.safetensors"))
-    finetuned = json.loads(Path("models/finetune/summary.json").read_text())
-    spent = [
-        Emissions.model_validate_json(Path(f"models/{stage}/emissions.json").read_bytes())
-        for stage in ("pretrain", "finetune")
-    ]
-    encoder = Path("models/encoder.safetensors")
-    miou = finetuned["val_miou"]
-    card = make_card(params, frame, manifest, segmenter, encoder, miou, spent)
-    tiles = sample_tiles(frame, params.data, params.finetune.tile)
-    parity = export(segmenter, card, tiles, Path("models/segmenter.onnx"))
+    """Export both; choose the threshold that ships; write the parity report."""
+    frame = read_manifest(MANIFEST)
+    export_file("scratch", ("scratch",), None, frame, params)
+    stages = ("pretrain", "finetune")
+    parity = export_file("segmenter", stages, Path("models/encoder.safetensors"), frame, params)
     write_text(Path("models/export/parity.json"), json.dumps(asdict(parity), indent=2))
     print(
         f"{parity.bytes / 1e6:.1f} MB; largest difference {parity.max_difference:.1e}, "
         f"same class on {parity.same_argmax_share:.3%} of the pixels"
     )
+    if params.export.min_score is None:
+        files = labelled_files(frame, "val", params.data.source, Path("data"))
+        min_score = choose_min_score(MODEL, files, params.evaluate.match_iou)
+        print(f"objects of a score of {min_score} or more are reported")
+
+
+def export_file(
+    name: str,
+    stages: tuple[str, ...],
+    encoder: Path | None,
+    frame: pd.DataFrame,
+    params: Params,
+) -> Parity:
+    """Export models/`name`.safetensors, which `stages` made, beside itself."""
+    path = Path(f"models/{name}.safetensors")
+    segmenter, _ = load_segmenter(path)
+    summary = json.loads(Path(f"models/{stages[-1]}/summary.json").read_text())
+    spent = [
+        Emissions.model_validate_json(Path(f"models/{stage}/emissions.json").read_bytes())
+        for stage in stages
+    ]
+    card = make_card(params, frame, MANIFEST, segmenter, encoder, summary["val_miou"], spent)
+    tiles = sample_tiles(frame, params.data, params.finetune.tile)
+    return export(segmenter, card, tiles, path.with_suffix(".onnx"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage scratch: the control, fine-tuned from random weights at the same steps -> models/scratch.onnx."""
+"""Stage scratch: the control, the same fine-tuning from random weights -> models/scratch.safetensors."""
 
 from pathlib import Path
 
@@ -6,11 +6,10 @@ from dbp_mae import emissions
 from dbp_mae.checkpoint import Checkpoint, run_folder
 from dbp_mae.data.images import pooled_statistics
 from dbp_mae.data.manifest import read_manifest
-from dbp_mae.data.tiles import sample_tiles
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.export import export, make_card
 from dbp_mae.params import Params
-from dbp_mae.segmentation.train import finetune, summarize
+from dbp_mae.segmentation.network import save_segmenter
+from dbp_mae.segmentation.train import finetune
 from pipelines.stage import run
 from pipelines.stages.finetune import write_results
 
@@ -18,9 +17,8 @@ FOLDER = Path("models/scratch")
 
 
 def main(params: Params) -> None:
-    """Fine-tune without pre-training; write the model file, curves, figures and emissions."""
-    manifest = Path("data/validated.parquet")
-    frame = read_manifest(manifest)
+    """Fine-tune without pre-training; write the segmenter, its curves, figures and emissions."""
+    frame = read_manifest(Path("data/validated.parquet"))
     mean, std = pooled_statistics(frame[frame["split"] == "train"])
     size = params.pretrain
     spec = EncoderSpec(
@@ -32,11 +30,7 @@ def main(params: Params) -> None:
         result = finetune(
             frame, Path("data"), params.data, params.finetune, spec, None, checkpoint, meter.save
         )
-    miou = summarize(result)["val_miou"]
-    spent = [meter.emissions]
-    card = make_card(params, frame, manifest, result.segmenter, None, miou, spent)
-    tiles = sample_tiles(frame, params.data, params.finetune.tile)
-    export(result.segmenter, card, tiles, Path("models/scratch.onnx"))
+    save_segmenter(Path("models/scratch.safetensors"), result.segmenter, spec)
     write_results(FOLDER, result, meter.emissions)
     checkpoint.discard()
 
