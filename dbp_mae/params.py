@@ -151,6 +151,8 @@ class FinetuneParams(Block):
     """Side in pixels of the square tiles the segmenter sees, in training and on the line."""
     decoder_width: Count
     learning_rate: Positive
+    encoder_rate: Annotated[float, Field(gt=0, le=1)]
+    """Factor on the learning rate of the encoder's last block."""
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
+from timm.layers import set_fused_attn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
@@ -57,8 +58,7 @@ def finetune(
 
     Args:
         folder: the data folder, which the manifest's mask paths start from.
-        weights: of a pre-trained encoder, or None to start from random weights; these train without
-            layer-wise decay of the learning rate, which presupposes layers that know something.
+        weights: of a pre-trained encoder, or None to start from random weights.
 
     Raises:
         UserError: a split has no labelled image, or the loss is no longer finite.
@@ -90,14 +90,18 @@ class Finetuning(Training):
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.classes, self.held_out = params, classes, held_out
+        # Read while the network is made; a CPU's fused attention has a slow backward pass in bf16.
+        set_fused_attn(fabric.device.type != "cpu")
         self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)
         if weights:
             self.segmenter.load_encoder_weights(weights)
         groups = param_groups_layer_decay(
             self.segmenter.encoder,
             weight_decay=params.weight_decay,
-            layer_decay=params.layer_decay if weights else 1.0,
+            layer_decay=params.layer_decay,
         )
+        for group in groups:
+            group["lr_scale"] *= params.encoder_rate
         fresh = [
             weight
             for name, weight in self.segmenter.named_parameters()
