@@ -23,6 +23,7 @@ def frame_of(rows: list[tuple[int, tuple[bool, ...] | None]]) -> pd.DataFrame:
             "group": [f"part {group}" for group, _ in rows],
             "label_state": ["unlabelled" if s is None else "labelled" for _, s in rows],
             "pixels": [None if s is None else [900, *(50 * x for x in s)] for _, s in rows],
+            "split": None,
         }
     )
 
