@@ -74,7 +74,8 @@ def _find_images(folder: Path) -> dict[str, Path]:
             f"{folder} is missing: data.source must be a folder with a folder {folder.name}/ in it "
             "(data.images gives that another name)."
         )
-    images, others = [], []
+    images: list[Path] = []
+    others: list[Path] = []
     for file in _files_in(folder):
         (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
     if not images:

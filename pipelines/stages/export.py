@@ -24,7 +24,7 @@ def main(params: Params) -> None:
         Emissions.model_validate_json(Path(f"models/{stage}/emissions.json").read_bytes())
         for stage in ("pretrain", "finetune")
     ]
-    encoder = Path("models/encoder.safetensors")
+    encoder = Path("models/pretrain/encoder.safetensors")
     miou = finetuned["val_miou"]
     card = make_card(params, frame, manifest, segmenter, encoder, miou, spent)
     tiles = sample_tiles(frame, params.data, params.finetune.tile)
