@@ -18,7 +18,13 @@ from pipelines.stage import run
 
 FOLDER = Path("models/pretrain")
 ENCODER = FOLDER / "encoder.safetensors"
-FILES = ("encoder.safetensors", "curves.csv", "summary.json", "reconstructions.png", "emissions.json")
+FILES = (
+    "encoder.safetensors",
+    "curves.csv",
+    "summary.json",
+    "reconstructions.png",
+    "emissions.json",
+)
 """What a pre-training leaves."""
 
 
