@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from paper_folders import SYNSETS, TRAINING, VALIDATION, write_ade20k, write_imagenet
 
+from benchmarks.paper_scale import GIB, Cost, expect
 from dbp_mae.data.images import read_mask
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
@@ -143,3 +144,33 @@ def test_encoder_of_another_size_is_refused(workspace: Path, tmp_path: Path) -> 
     params = params_of("ade20k", tmp_path, f"pretrain.source={tmp_path}")
     with pytest.raises(UserError, match=r"lacks encoder.safetensors, .*copy of models/pretrain"):
         pretrain.main(params)
+
+
+def test_expectation_is_arithmetic() -> None:
+    cost = Cost(images_per_second=100, fixed_bytes=2 * GIB, bytes_per_image=GIB / 64, watts=500)
+    whole = expect(cost, reads_per_second=30, steps=3600, batch=1000, memory=10 * GIB)
+    assert (whole.hours, whole.kwh) == pytest.approx((10, 5))
+    assert whole.gib == pytest.approx(2 + 1000 / 64)
+    assert (whole.parts, whole.loaders) == (2, 4)
+    larger = expect(cost, reads_per_second=100, steps=3600, batch=1000, memory=80 * GIB)
+    assert (larger.hours, larger.parts, larger.loaders) == (whole.hours, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "images", "epochs"),
+    [("imagenet", 1_281_167, 800), ("imagenet10", 128_117, 800)],
+)
+def test_steps_are_the_epochs_that_the_recipe_says(
+    recipe: str, images: int, epochs: int, tmp_path: Path
+) -> None:
+    compose(tmp_path / "params.yaml", [f"recipe={recipe}"], CONF)
+    params = load_params(tmp_path / "params.yaml").pretrain
+    assert params.steps == round(epochs * images / params.batch)
+    assert params.warmup_steps == round(40 * images / params.batch)
+    assert params.learning_rate == pytest.approx(1.5e-4 * params.batch / 256)
+
+
+def test_classes_of_ade20k_are_150(tmp_path: Path) -> None:
+    classes = params_of("ade20k", tmp_path).data.classes
+    assert len(set(classes)) == 150
+    assert (classes[0], classes[130], classes[149]) == ("wall", "screen", "flag")

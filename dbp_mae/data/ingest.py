@@ -1,6 +1,7 @@
 """Images and labels in any accepted form into one manifest and one folder of index masks."""
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -60,14 +61,13 @@ def ingest(source: Path, params: DataParams, masks: Path) -> pd.DataFrame:
 def _describe_all(
     samples: list[Sample], source: Path, params: DataParams, masks: Path
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of each sample in their order, from as many processes as there are cores."""
+    """Yield the row of each sample in their order, from a process a core where there are enough."""
     # A fork of this process would inherit the locks of OpenCV's threads, and might wait for them.
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     describe = partial(_describe, source=source, params=params, masks=masks)
-    with ProcessPoolExecutor(
-        os.cpu_count(), context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    processes = min(os.cpu_count() or 1, math.ceil(len(samples) / AT_ONCE))
+    with ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(describe, samples, chunksize=AT_ONCE)
 
 

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, ValidationTiles
@@ -88,7 +88,7 @@ class Finetuning(Training):
         params: FinetuneParams,
         spec: EncoderSpec,
         weights: dict[str, Tensor] | None,
-        held_out: ValidationTiles,
+        held_out: Dataset[TileBatch],
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.classes, self.held_out = params, classes, held_out
