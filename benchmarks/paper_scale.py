@@ -210,7 +210,7 @@ def report(
     reads, described = measure_reading(params)
     expected = expect(cost, reads, loop.steps, loop.batch, _device_bytes())
     return {
-        "recipe": recipe,
+        "recipe": " ".join([recipe, *overrides]),
         "stage": "pretrain" if trains else "finetune",
         **asdict(cost),
         "reads_per_second": reads,
