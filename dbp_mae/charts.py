@@ -17,6 +17,8 @@ BLUE, ORANGE, GREEN, PALE, GREY = "#0072b2", "#d55e00", "#009e73", "#9cc9e3", "#
 INK, RULE = "#33424f", "#dde4ea"
 WIDTH, HEIGHT = 5.6, 2.9
 """Inches, of a chart of one panel."""
+CHARTED = 20
+"""Classes that a chart has room for."""
 
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -94,7 +96,9 @@ def finetuning_chart(pretrained: pd.DataFrame, scratch: pd.DataFrame) -> Figure:
 
 @_as_svg
 def class_chart(classes: pd.DataFrame) -> Figure:
-    """Draw the held-out IoU of each class (columns class, iou, scratch_iou)."""
+    """Draw the held-out IoU of the worst 20 classes in their order (columns class, iou, scratch_iou)."""
+    worst = classes["iou"].astype(float).nsmallest(CHARTED).index.sort_values()
+    classes = classes.loc[worst] if len(classes) > CHARTED else classes
     figure = Figure((WIDTH, 0.75 + 0.5 * len(classes)))
     axes = figure.subplots()
     for column, color, label, shift in (

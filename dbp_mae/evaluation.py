@@ -22,7 +22,13 @@ from dbp_mae.judging import (
 )
 from dbp_mae.overlays import draw_overlay
 from dbp_mae.params import Params
-from dbp_mae.segmentation.metrics import bootstrap_weights, iou, mean_iou
+from dbp_mae.segmentation.metrics import (
+    bootstrap_weights,
+    intersection_and_union,
+    iou,
+    mean_iou,
+    mean_iou_of_areas,
+)
 
 RESAMPLES = 2000
 
@@ -133,24 +139,24 @@ def _pixel_metrics(
     """Return mIoU and the gain over the control, with 95 % bootstrap intervals over the groups."""
     codes, names = pd.factorize(groups)
     weights = bootstrap_weights(len(names), RESAMPLES, seed)
-    resampled = mean_iou(_resample(judged, codes, weights))
+    resampled = _resample(judged, codes, weights)
     miou = float(mean_iou(_total(judged)))
     low, high = _interval(resampled, len(names))
     metrics = {"miou": miou, "miou_low": low, "miou_high": high}
     if control:
         scratch = float(mean_iou(_total(control)))
-        low, high = _interval(resampled - mean_iou(_resample(control, codes, weights)), len(names))
+        low, high = _interval(resampled - _resample(control, codes, weights), len(names))
         gain = {"gain": miou - scratch, "gain_low": low, "gain_high": high}
         return {**metrics, "scratch_miou": scratch, **gain}
     return metrics | dict.fromkeys(("scratch_miou", "gain", "gain_low", "gain_high"))
 
 
-def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> NDArray[np.int64]:
-    """Return the confusion matrix of each resample of the groups, (resamples, K+1, K+1)."""
-    confusions = np.stack([image.confusion for image in judged])
-    by_group = np.zeros((weights.shape[1], *confusions.shape[1:]), dtype=np.int64)
-    np.add.at(by_group, codes, confusions)
-    return np.tensordot(weights, by_group, axes=1)
+def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
+    """Return the mIoU of each resample of the groups, (resamples,)."""
+    areas = np.stack([intersection_and_union(image.confusion) for image in judged])
+    by_group = np.zeros((weights.shape[1], *areas.shape[1:]))  # exact: counts are below 2^53
+    np.add.at(by_group, codes, areas)
+    return mean_iou_of_areas(np.tensordot(weights.astype(float), by_group, axes=1))
 
 
 def _interval(values: np.ndarray, groups: int) -> tuple[float | None, float | None]:

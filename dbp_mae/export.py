@@ -1,5 +1,6 @@
 """The segmenter as one ONNX file under the model contract, checked against the network."""
 
+import colorsys
 import hashlib
 import subprocess
 import warnings
@@ -34,7 +35,9 @@ UNCHOSEN_MIN_SCORE = 0.5
 """Ships where the threshold is to be chosen and no validation image has a labelled defect."""
 
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
-"""Told apart by the colour-blind too (Okabe and Ito, 2008); further classes begin again."""
+"""Told apart by the colour-blind too (Okabe and Ito, 2008)."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Of a turn around the hues: its multiples spread evenly."""
 
 
 class TileClassifier(nn.Module):
@@ -181,7 +184,10 @@ def make_card(
         co2_kg=sum(stage.co2_kg for stage in emissions),
         training_images=len(training),
         reference=reference_quantiles(
-            [{name: row[name] for name in STATISTICS} for _, row in training.iterrows()]
+            [
+                dict(zip(STATISTICS, row, strict=True))
+                for row in training[list(STATISTICS)].to_numpy()
+            ]
         ),
     )
 
@@ -189,9 +195,18 @@ def make_card(
 def class_infos(data: DataParams) -> list[ClassInfo]:
     """Return name, colour and kind of each class."""
     return [
-        ClassInfo(name=name, color=COLORS[index % len(COLORS)], defect=name in data.defects)
+        ClassInfo(name=name, color=class_color(index), defect=name in data.defects)
         for index, name in enumerate(data.classes)
     ]
+
+
+def class_color(index: int) -> str:
+    """Return the colour of a class, counted from 0, that no other has: #rrggbb."""
+    if index < len(COLORS):
+        return COLORS[index]
+    lightness = (0.35, 0.5, 0.65)[index % 3]
+    color = colorsys.hls_to_rgb(index * GOLDEN % 1, lightness, 0.75)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in color)
 
 
 def git_revision() -> str:

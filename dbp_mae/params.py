@@ -29,14 +29,26 @@ class DataParams(Block):
     """What the images are and how they are divided."""
 
     source: Path
-    """Folder with images/, and masks/ (index PNG) or labels/ (LabelMe JSON), and perhaps parts.csv."""
-    classes: Annotated[list[str], Field(min_length=1, max_length=254)]
-    """Class i of a mask (counted from 1) is the i-th name; 0 is background, 255 ignored."""
+    """Folder with images and labels, and perhaps parts.csv."""
+    images: Path
+    """Folder of the images below the source; `.` is the source itself."""
+    classes: Annotated[list[str], Field(max_length=254)]
+    """Class i of a mask (counted from 1) is the i-th name; 0 is background, 255 ignored.
+
+    Without classes no label is read: an archive to pre-train on."""
+    ignore_zero: bool
+    """0 in a label file is not background, but ignored."""
     defects: list[str]
     """The classes whose presence makes a part a reject; the others are structure."""
     channels: Literal[1, 3]
     white_level: Annotated[int, Field(ge=256, le=65535)]
     """The value of white in images of more than 8 bits (4095 for a 12-bit camera)."""
+    upright: bool
+    """Whether up is up in all images: then training mirrors them left and right alone."""
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the images that is used, drawn at random; the folders of `splits` stay whole."""
+    splits: dict[Literal["val", "test"], Path]
+    """Folder, below that of the images, of a split that the source itself holds out."""
     group_pattern: str | None
     """Regular expression on the file name; its first group names the part. parts.csv goes before it."""
     val_share: Annotated[float, Field(gt=0, lt=1)]
@@ -98,10 +110,14 @@ class DecorrelationParams(Block):
 class PretrainParams(Block):
     """Masked-autoencoder pre-training."""
 
+    source: Path
+    """data.source to pre-train on its images, or a copy of an earlier run's models/pretrain to take over."""
     model: Literal["nano", "tiny", "small", "base", "large"]
     patch: Count
     crop: Count
-    """Side in pixels of the square crops, cut at native scale."""
+    """Side in pixels of the square crops."""
+    scale: tuple[Annotated[float, Field(gt=0)], Share] | None
+    """Least and largest share of an image's area that a crop shows; None cuts at native scale."""
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     decoder_dim: Count
     decoder_depth: Count
@@ -130,6 +146,8 @@ class PretrainParams(Block):
                 f"mask_ratio ({self.mask_ratio}) of the {patches} patches of a crop leaves {visible} "
                 "visible: at least one must stay visible and one be masked"
             )
+        if self.scale and self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale ({list(self.scale)}) must begin with the smaller share")
         if self.decoder_dim % HEAD_WIDTH:
             raise ValueError(f"decoder_dim ({self.decoder_dim}) must be a multiple of {HEAD_WIDTH}")
         _check_warmup(self.warmup_steps, self.steps)

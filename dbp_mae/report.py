@@ -187,6 +187,7 @@ def _render(template: str, run: Run, params: Params, **more: Any) -> str:
         metrics=run.metrics,
         total=run.total,
         control=CONTROL,
+        charted=charts.CHARTED,
         few_parts=FEW_PARTS,
         has_defects=bool(params.data.defects),
         not_measured=_not_measured(run, params),

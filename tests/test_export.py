@@ -10,7 +10,7 @@ from default_params import default_params
 
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
-from dbp_mae.export import TileClassifier, check_parity, export, make_card
+from dbp_mae.export import TileClassifier, check_parity, class_color, export, make_card
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter as ServedSegmenter
 from dbp_mae.params import Params
@@ -112,3 +112,7 @@ def test_file_of_another_network_is_refused(
     with pytest.raises(UserError, match="was not written"):
         export(other, card, tiles, path)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_two_classes_have_one_colour() -> None:
+    assert len({class_color(index) for index in range(254)}) == 254

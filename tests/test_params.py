@@ -37,7 +37,7 @@ def test_every_recipe_composes_to_valid_parameters(recipe: str, tmp_path: Path) 
     compose(output, [f"recipe={recipe}", "pretrain.seed=7"], CONF)
     params = load_params(output)
     assert params.pretrain.seed == 7
-    assert params.data.defects
+    assert params.pretrain.source in (params.data.source, Path("models/imagenet"))
 
 
 @pytest.mark.parametrize("override", ["recipe=nowhere", "pretrain.stepps=7", "pretrain.steps=="])
@@ -86,7 +86,9 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("pretrain", {"stepps": 7}, "pretrain.stepps"),
         ("pretrain", {"steps": 0}, "pretrain.steps"),
         ("pretrain", {"crop": 65}, "multiple of patch"),
+        ("pretrain", {"scale": [0.5, 0.2]}, "begin with the smaller share"),
         ("data", {"channels": 2}, "data.channels"),
+        ("data", {"splits": {"train": "a"}}, "data.splits"),
         ("data", {"defects": ["dent"]}, "dent"),
         ("data", {"val_share": 0.9}, "below 1"),
         ("finetune", {"tile": 33}, "finetune.tile"),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dbp_mae import charts
 from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.emissions import Emissions, Hardware
 from dbp_mae.errors import UserError
@@ -297,6 +298,24 @@ def test_names_are_text_and_nothing_else(run: Run, params: Params) -> None:
     tags = Tags(page(replace(run, classes=classes, per_image=per_image), params, MADE))
     assert "script" not in tags.names
     assert tags.text.count(name) >= 3  # chart, table, caption
+
+
+def test_many_classes_leave_the_worst_in_the_chart(run: Run, params: Params) -> None:
+    names = [f"class {number:03}" for number in range(150)]
+    iou = np.random.default_rng(0).permutation(150) / 150
+    many = pd.concat([run.classes.iloc[:1]] * 150, ignore_index=True).assign(
+        **{"class": names, "iou": iou}
+    )
+    chart = charts.class_chart(many)
+    shown = re.findall(r">(class \d+)</text>", chart)
+    assert shown == [name for name, share in zip(names, iou, strict=True) if share < 20 / 150]
+    data = params.data.model_copy(update={"classes": names})
+    metrics = {**METRICS, "iou": dict(zip(names, iou, strict=True))}
+    wide = replace(run, classes=many, metrics=metrics), params.model_copy(update={"data": data})
+    text = Tags(page(*wide, MADE)).text
+    assert "Segments 150 classes" in text
+    assert "of the 20 worst classes" in text
+    assert len(model_card(*wide).splitlines()) < 80
 
 
 def test_the_model_card_identifies_the_file(run: Run, params: Params) -> None:

@@ -8,14 +8,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks t
 import albumentations as A
 
 
-def training_augmentation(seed: int) -> A.Compose:
+def training_augmentation(seed: int, upright: bool) -> A.Compose:
     """Return what varies on a line: pose, light, focus and noise, not the part itself.
 
-    Mild, for the trainings are short: stronger augmentation slowed them more than it helped.
+    Where up is up in all images (`upright`), they are mirrored left and right alone. Mild, for the
+    trainings are short: stronger augmentation slowed them more than it helped.
     """
     return A.Compose(
         [
-            A.D4(p=1.0),
+            A.HorizontalFlip(p=0.5) if upright else A.D4(p=1.0),
             A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
             A.GaussianBlur(blur_limit=(3, 3), p=0.1),
             A.GaussNoise(std_range=(0.01, 0.03), p=0.1),

@@ -10,7 +10,7 @@ from dbp_mae.inspection.images import ImageError, read_image
 from dbp_mae.params import DataParams
 
 MEMORY_BUDGET = 4 * 2**30
-"""Bytes of decoded images that one process keeps; the rest is decoded at each use."""
+"""Bytes of decoded images that the processes of a loader keep together; the rest is decoded at each use."""
 
 LEAST_STD = 1 / 255
 """A channel that deviates by less than one grey level counts as deviating by one."""
@@ -28,14 +28,23 @@ class DataFileError(UserError):
 class DecodedImages:
     """The images of a manifest's rows, decoded at first use: uint8, H W C.
 
+    Args:
+        workers: processes that load them; each keeps images of its own.
+
     Raises:
         DataFileError: at use, an image is missing or broken.
     """
 
-    def __init__(self, frame: pd.DataFrame, data: DataParams, budget: int = MEMORY_BUDGET) -> None:
-        self.paths = [data.source / path for path in frame["path"]]
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        data: DataParams,
+        workers: int = 0,
+        budget: int = MEMORY_BUDGET,
+    ) -> None:
+        self.paths = frame["path"].array  # a million Path objects would take 1 GB
         self.data = data
-        self.budget = budget
+        self.budget = budget // max(1, workers)
         self.kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -45,7 +54,8 @@ class DecodedImages:
         if index in self.kept:
             return self.kept[index]
         try:
-            image = read_image(self.paths[index], self.data.channels, self.data.white_level)
+            path = self.data.source / self.paths[index]
+            image = read_image(path, self.data.channels, self.data.white_level)
         except ImageError as error:
             raise DataFileError(f"{error} Restore it, or run `dvc repro ingest` again.") from None
         if image.nbytes <= self.budget:

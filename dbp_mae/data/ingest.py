@@ -1,9 +1,12 @@
 """Images and labels in any accepted form into one manifest and one folder of index masks."""
 
 import hashlib
+import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from tqdm import tqdm
 from dbp_mae.data.labels import IGNORED, LabelError, read_label
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.data.source import Sample, find_samples
-from dbp_mae.data.splits import assign_splits
+from dbp_mae.data.splits import assign_splits, hold_out
 from dbp_mae.inspection.drift import image_statistics
 from dbp_mae.inspection.images import ImageError, convert_samples, decode_samples, encode_png
 from dbp_mae.params import DataParams
@@ -25,6 +28,9 @@ from dbp_mae.params import DataParams
 PHASH_SIDE = 16
 """Side of the perceptual hash in bits. With the usual 8, images of unlike parts in one fixture
 often share a hash."""
+
+AT_ONCE = 32
+"""Images that a process describes before it reports."""
 
 
 def ingest(source: Path, params: DataParams, masks: Path) -> pd.DataFrame:
@@ -34,28 +40,44 @@ def ingest(source: Path, params: DataParams, masks: Path) -> pd.DataFrame:
     validation judges it.
 
     Args:
-        source: folder with images/, masks/ or labels/, and perhaps parts.csv.
+        source: folder with images, masks/ or labels/, and perhaps parts.csv.
         masks: folder to write index PNGs to, of the images' names.
 
     Raises:
         UserError: the folder's contents do not fit together, or too few parts are labelled.
     """
     samples = find_samples(source, params)
-    describe = partial(_describe, source=source, params=params, masks=masks)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
-        described = pool.map(describe, samples)
-        rows = list(tqdm(described, "ingest", len(samples), unit="image", disable=None))
-    frame = manifest_from_rows(rows)
-    frame["split"] = assign_splits(frame, params.val_share, params.test_share, params.seed)
+    masks.mkdir(parents=True, exist_ok=True)
+    rows = _describe_all(samples, source, params, masks)
+    frame = manifest_from_rows(tqdm(rows, "ingest", len(samples), unit="image", disable=None))
+    frame["split"] = (
+        assign_splits(frame, params.val_share, params.test_share, params.seed)
+        if params.classes
+        else hold_out(frame, params.val_share, params.seed)
+    )
     return frame
 
 
+def _describe_all(
+    samples: list[Sample], source: Path, params: DataParams, masks: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of each sample in their order, from a process a core where there are enough."""
+    # A fork of this process would inherit the locks of OpenCV's threads, and might wait for them.
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    describe = partial(_describe, source=source, params=params, masks=masks)
+    processes = min(os.cpu_count() or 1, math.ceil(len(samples) / AT_ONCE))
+    with ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.map(describe, samples, chunksize=AT_ONCE)
+
+
 def _describe(sample: Sample, source: Path, params: DataParams, masks: Path) -> dict[str, Any]:
-    """Return the manifest's row of one image, all but its split."""
-    path = Path("images") / sample.image
+    """Return the manifest's row of one image; its split only where the source gives it."""
+    path = params.images / sample.image
     row: dict[str, Any] = {
         "path": path.as_posix(),
         "group": sample.group,
+        "split": sample.split,
         "label_state": _label_state(sample),
     }
     try:
@@ -70,7 +92,7 @@ def _describe(sample: Sample, source: Path, params: DataParams, masks: Path) -> 
     row |= _describe_image(image)
     row |= {"channels": samples.shape[2], "bit_depth": samples.itemsize * 8}
     if row["label_state"] == "labelled":
-        row |= _describe_label(sample, source, params.classes, image.shape[:2], masks)
+        row |= _describe_label(sample, source, params, image.shape[:2], masks)
     return row
 
 
@@ -95,11 +117,11 @@ def _describe_image(image: np.ndarray) -> dict[str, Any]:
 
 
 def _describe_label(
-    sample: Sample, source: Path, classes: list[str], size: tuple[int, int], masks: Path
+    sample: Sample, source: Path, params: DataParams, size: tuple[int, int], masks: Path
 ) -> dict[str, Any]:
     """Write the image's mask (`size` is height, width) and count its pixels, or say why not."""
     try:
-        mask = _mask_of(sample, source, classes, *size)
+        mask = _mask_of(sample, source, params, *size)
     except LabelError as error:
         name = sample.label.as_posix() if sample.label else "parts.csv"
         return {"label_error": f"{name} {error}.", "label_error_kind": error.kind}
@@ -111,13 +133,13 @@ def _describe_label(
     return {
         "mask_path": f"masks/{file.as_posix()}",
         "mask_sha256": hashlib.sha256(png).hexdigest(),
-        "pixels": counts[: len(classes) + 1].tolist(),
+        "pixels": counts[: len(params.classes) + 1].tolist(),
         "ignored_pixels": int(counts[IGNORED]),
     }
 
 
 def _mask_of(
-    sample: Sample, source: Path, classes: list[str], height: int, width: int
+    sample: Sample, source: Path, params: DataParams, height: int, width: int
 ) -> np.ndarray:
     if sample.label is None and sample.state == "labelled":
         raise LabelError(
@@ -127,10 +149,10 @@ def _mask_of(
         )
     if sample.label is None:
         return np.zeros((height, width), np.uint8)
-    mask = read_label(source / sample.label, classes, height, width)
-    if sample.state == "clean" and np.isin(mask, range(1, len(classes) + 1)).any():
+    mask = read_label(source / sample.label, params.classes, height, width)
+    if sample.state == "clean" and np.isin(mask, range(1, len(params.classes) + 1)).any():
         raise LabelError(
             "contradiction",
             "marks objects, but parts.csv says that the image is clean: correct one of them",
         )
-    return mask
+    return np.where(mask == 0, IGNORED, mask) if params.ignore_zero else mask

@@ -1,6 +1,7 @@
 """The manifest: one row an image. Validation, training and evaluation read this table alone."""
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from dbp_mae.files import atomic_path
 
 SPLITS = ("train", "val", "test")
 LABEL_STATES = ("labelled", "unlabelled", "excluded")
+CHUNK = 10_000
+"""Rows that are Python objects at a time: a million of them would take several GB."""
 
 SCHEMA = pa.schema(
     {
@@ -45,7 +48,10 @@ SCHEMA = pa.schema(
 
 def manifest_from_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as a table with the manifest's columns and types; absent values become null."""
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA).to_pandas()
+    rest = iter(rows)
+    chunks = iter(lambda: list(islice(rest, CHUNK)), [])
+    tables = [pa.Table.from_pylist(chunk, schema=SCHEMA) for chunk in chunks]
+    return pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:

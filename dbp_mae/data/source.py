@@ -1,18 +1,19 @@
 """What a source folder holds: images, labels and parts that fit together, or a sentence why not."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-LABEL_FOLDERS = ("masks", "labels")
+LABEL_FOLDERS = ("masks", "labels", "annotations")
 
 State = Literal["labelled", "clean", "unlabelled", "excluded"]
 
@@ -22,24 +23,28 @@ class Sample:
     """An image file and what the source says about it."""
 
     image: Path
-    """Relative to the source's images/."""
+    """Relative to the source's folder of images."""
     label: Path | None
     """Relative to the source."""
     group: str
     state: State | None
     """None where parts.csv leaves it to the label file."""
+    split: str | None
+    """None where the source leaves it to the shares."""
 
 
 def find_samples(source: Path, params: DataParams) -> list[Sample]:
-    """List a source folder's images in the order of their names.
+    """List a source folder's images in the order of their names, or data.share of them.
 
     Raises:
         UserError: there is no image, two files contend for one name, a label file or a row of
-            parts.csv has no image, parts.csv lacks columns or values, or data.group_pattern is no
-            regular expression or does not name the part of a file.
+            parts.csv has no image, parts.csv lacks columns or values, data.group_pattern is no
+            regular expression or does not name the part of a file, or a folder of data.splits
+            holds no image.
     """
-    images = _find_images(source / "images")
-    labels = _find_labels(source, set(images))
+    folder = source / params.images
+    images = _find_images(folder)
+    labels = _find_labels(source, set(images)) if params.classes else {}
     parts = _read_parts(source / "parts.csv", images.values())
     if not parts and params.group_pattern is None:
         print(
@@ -48,29 +53,36 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
         )
     names = [image.as_posix() for image in images.values()]
     groups = _groups_by_pattern(params.group_pattern, [n for n in names if n not in parts])
-    return [
+    splits = _splits_by_folder(folder, params.splits, names)
+    samples = [
         Sample(
             image=image,
             label=labels.get(stem),
             group=parts[name].group if name in parts else groups[name],
             state=parts[name].state if name in parts else None,
+            split=splits.get(name),
         )
         for (stem, image), name in zip(images.items(), names, strict=True)
     ]
+    return _draw(samples, params.share, params.seed)
 
 
 def _find_images(folder: Path) -> dict[str, Path]:
     """Return the images by name without suffix, relative to `folder`."""
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is missing: data.source must be a folder with a folder images/ in it."
+            f"{folder} is missing: data.source must be a folder with a folder {folder.name}/ in it "
+            "(data.images gives that another name)."
         )
-    files = list(_files_in(folder))
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in _files_in(folder):
+        (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
     if not images:
         raise UserError(f"{folder} holds no image: PNG, JPEG, TIFF and BMP files are read.")
-    if others := [file for file in files if file not in images]:
-        print(f"{folder}: {len(others)} of {len(files)} files are no images, such as {others[0]}.")
+    if others:
+        total = len(images) + len(others)
+        print(f"{folder}: {len(others)} of {total} files are no images, such as {others[0]}.")
     return _by_stem(folder, images)
 
 
@@ -81,7 +93,8 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
         for stem, file in _by_stem(source / name, _files_in(source / name)).items():
             if stem not in stems:
                 raise UserError(
-                    f"{source / name / file} labels no image: add images/{stem}.* or delete it."
+                    f"{source / name / file} labels no image: add {stem}.* to the images or "
+                    "delete it."
                 )
             if stem in labels:
                 raise UserError(
@@ -136,7 +149,7 @@ def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
     names = table["image"].str.strip().str.replace("\\", "/")
     if unknown := sorted(set(names) - {image.as_posix() for image in images}):
         raise UserError(
-            f"{path} names the image '{unknown[0]}', which is not in images/: "
+            f"{path} names the image '{unknown[0]}', which is not among the images: "
             "correct or delete its row."
         )
     if twice := sorted(names[names.duplicated()]):
@@ -185,3 +198,29 @@ def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
             "correct the pattern, or name the part in parts.csv."
         )
     return groups
+
+
+def _splits_by_folder(
+    folder: Path, splits: Mapping[Literal["val", "test"], Path], names: list[str]
+) -> dict[str, str]:
+    """Return the split of each image that lies in a folder of data.splits."""
+    found: dict[str, str] = {}
+    for split, below in splits.items():
+        prefix = f"{below.as_posix()}/"
+        inside = {name: split for name in names if name.startswith(prefix)}
+        if not inside:
+            raise UserError(
+                f"{folder / below} holds no image, but data.splits calls it the split {split}: "
+                "correct its name."
+            )
+        found |= inside
+    return found
+
+
+def _draw(samples: list[Sample], share: float, seed: int) -> list[Sample]:
+    """Return a share of the samples in their order; those of a given split stay all."""
+    drawn = np.array([sample.split is not None for sample in samples])
+    others = np.flatnonzero(~drawn)
+    count = max(1, round(share * len(others)))
+    drawn[np.random.default_rng(seed).permutation(others)[:count]] = True
+    return [sample for sample, chosen in zip(samples, drawn, strict=True) if chosen]

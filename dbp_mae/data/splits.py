@@ -3,36 +3,58 @@
 import numpy as np
 import pandas as pd
 
-from dbp_mae.data.manifest import SPLITS
 from dbp_mae.errors import UserError
 
 
 def assign_splits(frame: pd.DataFrame, val_share: float, test_share: float, seed: int) -> pd.Series:
-    """Give each image its split; all images of a group get the same one.
+    """Give each image without a split one; all images of a group get the same one.
 
     The labelled groups are spread so that each split comes close to its share of the labelled
     images and of the images that show each class; what few groups show goes first to splits that
     lack it. Groups without labels train. Unlabelled images change nothing for the others.
 
     Args:
-        frame: a manifest's columns group, label_state and pixels.
-        val_share: share of the labelled images to validate on, like `test_share`.
+        frame: a manifest's columns group, label_state, pixels and split (null: to be given).
+        val_share: share of the labelled images to validate on, like `test_share`; of no account
+            where the source holds out images for that split.
         seed: orders groups of like size.
 
     Raises:
-        UserError: fewer than three groups are labelled.
+        UserError: fewer groups are labelled than there are splits to fill.
     """
-    content = _content(frame[frame["label_state"] == "labelled"])
-    if len(content) < len(SPLITS):
+    given = frame["split"]
+    shares = {"val": val_share, "test": test_share}
+    shares = {split: share for split, share in shares.items() if split not in set(given)}
+    shares = {"train": 1 - sum(shares.values()), **shares}
+    content = _content(frame[(frame["label_state"] == "labelled") & given.isna()])
+    if len(content) < len(shares):
         raise UserError(
             f"The labelled images come from {len(content)} parts (groups), but at least "
-            f"{len(SPLITS)} are needed, one each for training, validation and test: label images "
+            f"{len(shares)} are needed, one each for {', '.join(shares)}: label images "
             "of more parts, or check the groups (parts.csv or data.group_pattern)."
         )
-    target = np.array([1 - val_share - test_share, val_share, test_share])
+    target = np.array(list(shares.values()))
     chosen = _spread(content.to_numpy(dtype=float), target, np.random.default_rng(seed))
-    split_of = pd.Series([SPLITS[split] for split in chosen], index=content.index)
-    return frame["group"].map(split_of).fillna(SPLITS[0])
+    split_of = pd.Series(np.array(list(shares))[chosen], index=content.index)
+    return given.fillna(frame["group"].map(split_of)).fillna("train")
+
+
+def hold_out(frame: pd.DataFrame, val_share: float, seed: int) -> pd.Series:
+    """Give each image of an archive without labels its split: groups drawn at random validate.
+
+    Args:
+        frame: a manifest's columns group and split (null: to be given).
+        val_share: share of the images to validate on; of no account where the source holds some out.
+        seed: draws the groups.
+    """
+    given = frame["split"]
+    if "val" in set(given):
+        return given.fillna("train")
+    images = frame["group"].value_counts().sort_index().sample(frac=1, random_state=seed)
+    before = images.cumsum() - images
+    validating = images.index[before < val_share * len(frame)]
+    split_of = frame["group"].isin(validating).map({True: "val", False: "train"})
+    return given.fillna(split_of)
 
 
 def _content(labelled: pd.DataFrame) -> pd.DataFrame:
@@ -56,25 +78,26 @@ def _spread(content: np.ndarray, target: np.ndarray, rng: np.random.Generator) -
     shuffled = rng.permutation(len(content))
     order = shuffled[np.argsort(-size[shuffled], kind="stable")]
     filled = np.zeros((len(target), content.shape[1]))
+    groups_left = (content > 0).sum(axis=0)
     chosen = np.zeros(len(content), dtype=int)
-    for position, group in enumerate(order):
+    for group in order:
         gain = (target[:, None] - filled) @ content[group]
-        gain[~_eligible(filled, content[order[position:]])] = -np.inf
+        gain[~_eligible(filled, content[group] > 0, groups_left)] = -np.inf
         chosen[group] = gain.argmax()
         filled[chosen[group]] += content[group]
+        groups_left -= content[group] > 0
     return chosen
 
 
-def _eligible(filled: np.ndarray, remaining: np.ndarray) -> np.ndarray:
-    """Return the splits (S) that may take the first of the remaining groups (R Q).
+def _eligible(filled: np.ndarray, shown: np.ndarray, groups_left: np.ndarray) -> np.ndarray:
+    """Return the splits (S) that may take the next group, which shows some quantities (Q).
 
     All of them, until a quantity is left in no more groups than splits lack it; rare ones go first.
     """
     eligible = np.ones(len(filled), dtype=bool)
-    groups_left = (remaining > 0).sum(axis=0)
-    for quantity in np.argsort(groups_left, kind="stable"):
-        lacking = filled[:, quantity] == 0
-        scarce = remaining[0, quantity] > 0 and groups_left[quantity] <= lacking.sum()
-        if scarce and (eligible & lacking).any():
-            eligible &= lacking
+    lacking = filled == 0
+    scarce = np.flatnonzero(shown & (groups_left <= lacking.sum(axis=0)))
+    for quantity in scarce[np.argsort(groups_left[scarce], kind="stable")]:
+        if (eligible & lacking[:, quantity]).any():
+            eligible &= lacking[:, quantity]
     return eligible

@@ -21,9 +21,11 @@ TileBatch = tuple[Tensor, Tensor]
 class LabelledImages:
     """The labelled images of a manifest's rows with their index masks (uint8, H W)."""
 
-    def __init__(self, frame: pd.DataFrame, data: DataParams, folder: Path) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, data: DataParams, folder: Path, workers: int = 0
+    ) -> None:
         rows = frame[frame["label_state"] == "labelled"]
-        self.images = DecodedImages(rows, data)
+        self.images = DecodedImages(rows, data, workers)
         self.masks = [folder / path for path in rows["mask_path"]]
         pixels = np.stack(rows["pixels"].to_list()) if len(rows) else np.zeros((0, 1))
         self.present = pixels[:, 1:] > 0  # image, class
@@ -45,7 +47,7 @@ class TileBatches(Dataset[TileBatch]):
     def __init__(self, labelled: LabelledImages, params: FinetuneParams) -> None:
         self.labelled = labelled
         self.params = params
-        self.augmentation = training_augmentation(params.seed)
+        self.augmentation = training_augmentation(params.seed, labelled.images.data.upright)
         self.occurring = np.flatnonzero(labelled.present.any(axis=0)) + 1
 
     def __len__(self) -> int:
@@ -100,17 +102,23 @@ def pad_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.pad(mask, edges, constant_values=IGNORED)
 
 
-def validation_tiles(labelled: LabelledImages, size: int) -> list[TileBatch]:
-    """Cut every image into tiles that cover it, one batch an image."""
-    batches = []
-    for index in range(len(labelled)):
-        image, mask = labelled[index]
-        tiles, origins = cut_tiles(image, size, overlap=0)
-        padded = pad_mask(mask, size)
-        masks = np.stack([padded[y : y + size, x : x + size] for y, x in origins])
+class ValidationTiles(Dataset[TileBatch]):
+    """Item `index` is an image cut into tiles that cover it, as one batch."""
+
+    def __init__(self, labelled: LabelledImages, size: int) -> None:
+        self.labelled = labelled
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def __getitem__(self, index: int) -> TileBatch:
+        image, mask = self.labelled[index]
+        tiles, origins = cut_tiles(image, self.size, overlap=0)
+        padded = pad_mask(mask, self.size)
+        masks = np.stack([padded[y : y + self.size, x : x + self.size] for y, x in origins])
         pixels = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-        batches.append((torch.from_numpy(pixels), torch.from_numpy(masks.astype(np.int64))))
-    return batches
+        return torch.from_numpy(pixels), torch.from_numpy(masks.astype(np.int64))
 
 
 def sample_tiles(frame: pd.DataFrame, data: DataParams, size: int, count: int = 10) -> np.ndarray:

@@ -8,7 +8,15 @@ import pandas as pd
 from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from dbp_mae.data.rules import Rule, image_evidence, image_rules, table_evidence, table_rules
+from dbp_mae.data.rules import (
+    Rule,
+    class_evidence,
+    class_rules,
+    image_evidence,
+    image_rules,
+    table_evidence,
+    table_rules,
+)
 
 NAMED_FILES = 10
 """How many offending files the complaint names."""
@@ -22,7 +30,7 @@ class Outcome:
     passed: bool
     checked: int
     failures: dict[str, str]
-    """Sentence by path of the image; empty for a rule on the whole table."""
+    """Sentence by path of the image, or by name of the class; empty for a rule on the whole table."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +42,24 @@ class Validation:
     """The manifest without excluded and quarantined images."""
     quarantine: pd.DataFrame
     """Columns path, rule and reason: a row for each critical rule that an image fails."""
-    outcomes: list[Outcome]
+    by_image: list[Outcome]
+    overall: list[Outcome]
+    """Of the rules on the classes, and on the table as a whole."""
     tolerated_share: float
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        """What every rule found."""
+        return self.by_image + self.overall
+
+    @property
     def lacking(self) -> list[str]:
-        """The sentences of the critical rules that the table as a whole fails."""
+        """The sentences of the critical rules that the images as a whole fail."""
         return [
-            outcome.rule.sentence
-            for outcome in self.outcomes
-            if outcome.rule.severity == "critical" and not outcome.passed and not outcome.failures
+            sentence
+            for outcome in self.overall
+            if outcome.rule.severity == "critical" and not outcome.passed
+            for sentence in outcome.failures.values() or [outcome.rule.sentence]
         ]
 
     @property
@@ -86,10 +102,11 @@ def validate(manifest: pd.DataFrame, classes: list[str], tolerated_share: float)
     """Judge a manifest's images one by one, and then what is left of them as a whole.
 
     The gate closes when more than `tolerated_share` of the images fail a critical rule, or when
-    the rest fails a critical rule on the whole table.
+    the rest fails a critical rule on the classes or on the whole table. Without classes there are no
+    such rules: nothing needs to be labelled.
     """
     judged = manifest[manifest["label_state"] != "excluded"]
-    by_image = _outcomes(image_evidence(judged), image_rules(judged))
+    by_image = _outcomes(image_evidence(judged), image_rules(judged), "path")
     quarantine = pd.DataFrame(
         [
             (path, outcome.rule.title, reason)
@@ -100,12 +117,15 @@ def validate(manifest: pd.DataFrame, classes: list[str], tolerated_share: float)
         columns=["path", "rule", "reason"],
     ).sort_values("path", kind="stable", ignore_index=True)
     validated = judged[~judged["path"].isin(quarantine["path"])]
-    by_table = _outcomes(table_evidence(validated, classes), table_rules(classes))
-    return Validation(manifest, validated, quarantine, by_image + by_table, tolerated_share)
+    overall = []
+    if classes:
+        overall += _outcomes(table_evidence(validated), table_rules(), "path")
+        overall += _outcomes(class_evidence(validated, classes), class_rules(), "class")
+    return Validation(manifest, validated, quarantine, by_image, overall, tolerated_share)
 
 
-def _outcomes(table: pd.DataFrame, rules: Sequence[Rule]) -> list[Outcome]:
-    """Run the rules' expectations on a table with Great Expectations."""
+def _outcomes(table: pd.DataFrame, rules: Sequence[Rule], name: str) -> list[Outcome]:
+    """Run the rules' expectations on a table with Great Expectations; column `name` names its rows."""
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -114,24 +134,24 @@ def _outcomes(table: pd.DataFrame, rules: Sequence[Rule]) -> list[Outcome]:
     suite = gx.ExpectationSuite("gate", expectations=[rule.build() for rule in rules])
     run = batch.validate(
         suite,
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]},
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [name]},
     )
     results = {
         config.meta["title"]: result
         for result in run.results
         if (config := result.expectation_config)
     }
-    return [_outcome(rule, results[rule.title], len(table)) for rule in rules]
+    return [_outcome(rule, results[rule.title], len(table), name) for rule in rules]
 
 
-def _outcome(rule: Rule, result: ExpectationValidationResult, rows: int) -> Outcome:
+def _outcome(rule: Rule, result: ExpectationValidationResult, rows: int, name: str) -> Outcome:
     found = result.result
     if not result.success and not found:
         raise RuntimeError(f"rule '{rule.title}' did not run: {result.exception_info}")
     checked = found.get("element_count", rows) - found.get("missing_count", 0)
     column = rule.arguments["column"]
     failures = {
-        row["path"]: rule.sentence.format(value=row[column])
+        row[name]: rule.sentence.format(name=row[name], value=row[column])
         for row in found.get("unexpected_index_list") or []
     }
     return Outcome(rule, bool(result.success), checked, failures)

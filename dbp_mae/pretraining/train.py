@@ -55,8 +55,8 @@ def pretrain(
         UserError: a split is empty, a setting is out of range, or the loss is no longer finite.
     """
     fabric = create_fabric(params)
-    training = _images(frame, data, "train")
-    validation = validation_batch(_images(frame, data, "val"), params)
+    training = _images(frame, data, "train", params.workers)
+    validation = validation_batch(_images(frame, data, "val", workers=0), params)
     mean, std = pooled_statistics(frame[frame["split"] == "train"])
     spec = EncoderSpec(params.model, params.patch, params.crop, data.channels, mean, std)
     run = Pretraining(fabric, spec, params, validation)
@@ -153,13 +153,13 @@ def validation_batch(images: DecodedImages, params: PretrainParams) -> Batch:
     return CropBatches(images, fixed, seed=0)[0]
 
 
-def _images(frame: pd.DataFrame, data: DataParams, split: str) -> DecodedImages:
+def _images(frame: pd.DataFrame, data: DataParams, split: str, workers: int) -> DecodedImages:
     rows = frame[frame["split"] == split]
     if rows.empty:
         raise UserError(
             f"No image is in the split {split}: see data/quarantine.csv, or give it a larger share."
         )
-    return DecodedImages(rows, data)
+    return DecodedImages(rows, data, workers)
 
 
 def summarize(result: Pretrained, params: PretrainParams, images: int) -> dict[str, Any]:

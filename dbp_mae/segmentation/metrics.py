@@ -32,6 +32,22 @@ def confusion_matrix(
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
+def intersection_and_union(confusion: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the pixels in both and in either of label and prediction, by class.
+
+    They add up over images, as confusion matrices do, and take K+1 times less room.
+
+    Args:
+        confusion: (..., K+1, K+1) counts.
+
+    Returns:
+        (..., 2, K+1) counts, background first.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
+    return np.stack([hits, union], axis=-2)
+
+
 def iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return intersection over union by class; nan where a class is neither labelled nor predicted.
 
@@ -41,10 +57,13 @@ def iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
     Returns:
         (..., K+1) shares, background first.
     """
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
-    shares = np.full(hits.shape, np.nan)
-    return np.divide(hits, union, out=shares, where=union > 0)
+    return iou_of_areas(intersection_and_union(confusion))
+
+
+def iou_of_areas(areas: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return what `iou` does, from counts (..., 2, K+1) of `intersection_and_union`."""
+    hits, union = areas[..., 0, :], areas[..., 1, :]
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
 
 
 def mean_iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -56,7 +75,12 @@ def mean_iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
     Returns:
         (...) shares; nan where no class occurs.
     """
-    shares = iou(confusion)[..., 1:]
+    return mean_iou_of_areas(intersection_and_union(confusion))
+
+
+def mean_iou_of_areas(areas: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return what `mean_iou` does, from counts (..., 2, K+1) of `intersection_and_union`."""
+    shares = iou_of_areas(areas)[..., 1:]
     occurs = np.isfinite(shares)
     count = occurs.sum(axis=-1)
     total = np.where(occurs, shares, 0.0).sum(axis=-1)

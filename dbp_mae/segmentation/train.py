@@ -13,9 +13,10 @@ from lightning.fabric import Fabric
 from timm.layers import set_fused_attn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from dbp_mae.checkpoint import Checkpoint
-from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, validation_tiles
+from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
@@ -65,9 +66,10 @@ def finetune(
     """
     fabric = create_fabric(params)
     training, validation = (
-        LabelledImages(_labelled(frame, split), data, folder) for split in ("train", "val")
+        LabelledImages(_labelled(frame, split), data, folder, params.workers)
+        for split in ("train", "val")
     )
-    held_out = validation_tiles(validation, params.tile)
+    held_out = ValidationTiles(validation, params.tile)
     run = Finetuning(fabric, data.classes, params, spec, weights, held_out)
     run.run(TileBatches(training, params), checkpoint, on_checkpoint)
     return run.result(len(training))
@@ -86,7 +88,7 @@ class Finetuning(Training):
         params: FinetuneParams,
         spec: EncoderSpec,
         weights: dict[str, Tensor] | None,
-        held_out: list[TileBatch],
+        held_out: Dataset[TileBatch],
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.classes, self.held_out = params, classes, held_out
@@ -133,7 +135,8 @@ class Finetuning(Training):
     def validate(self) -> dict[str, float]:
         """Return val_miou, and keep the weights if they are the best so far."""
         self.model.eval()
-        confusion = np.sum([self._confusion(batch) for batch in self.held_out], axis=0)
+        loader = DataLoader(self.held_out, batch_size=None, num_workers=self.params.workers)
+        confusion = np.sum([self._confusion(batch) for batch in loader], axis=0)
         columns = {"val_miou": float(mean_iou(confusion))}
         if not self.best or _known(columns["val_miou"]) >= _known(self.best["val_miou"]):
             self.best = {"step": self.step, **columns}

@@ -19,7 +19,7 @@ FOLDER = Path("models/finetune")
 
 def main(params: Params) -> None:
     """Fine-tune the segmenter; write it, its curves, figures and emissions."""
-    encoder = Path("models/encoder.safetensors")
+    encoder = Path("models/pretrain/encoder.safetensors")
     weights, spec = load_encoder(encoder)
     frame = read_manifest(Path("data/validated.parquet"))
     name = f"finetune-{sha256_of(encoder)[:12]}"

@@ -1,12 +1,14 @@
-"""Stage pretrain: validated images, labelled or not -> models/encoder.safetensors."""
+"""Stage pretrain: validated images, labelled or not -> models/pretrain, with the encoder."""
 
 import json
+import shutil
 from pathlib import Path
 
 from dbp_mae import emissions
 from dbp_mae.checkpoint import Checkpoint, run_folder
 from dbp_mae.data.manifest import read_manifest
-from dbp_mae.encoder import save_encoder
+from dbp_mae.encoder import load_encoder, save_encoder
+from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params
@@ -15,9 +17,26 @@ from dbp_mae.pretraining.train import pretrain, summarize
 from pipelines.stage import run
 
 FOLDER = Path("models/pretrain")
+ENCODER = FOLDER / "encoder.safetensors"
+FILES = (
+    "encoder.safetensors",
+    "curves.csv",
+    "summary.json",
+    "reconstructions.png",
+    "emissions.json",
+)
+"""What a pre-training leaves."""
 
 
 def main(params: Params) -> None:
+    """Pre-train the encoder, or take over that of an earlier run."""
+    if params.pretrain.source == params.data.source:
+        train(params)
+    else:
+        take_over(params.pretrain.source, params)
+
+
+def train(params: Params) -> None:
     """Pre-train the encoder; write it, its curves, figures, pictures and emissions."""
     frame = read_manifest(Path("data/validated.parquet"))
     folder = run_folder("pretrain", frame, params.data, params.pretrain)
@@ -25,8 +44,8 @@ def main(params: Params) -> None:
     with emissions.measure(params.emissions, "pretrain", folder) as meter:
         result = pretrain(frame, params.data, params.pretrain, checkpoint, meter.save)
 
-    save_encoder(Path("models/encoder.safetensors"), result.model.encoder, result.spec)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    save_encoder(ENCODER, result.model.encoder, result.spec)
     result.curves.to_csv(FOLDER / "curves.csv", index=False)
     summary = summarize(result, params.pretrain, images=int((frame["split"] == "train").sum()))
     write_text(FOLDER / "summary.json", json.dumps(summary, indent=2))
@@ -37,6 +56,31 @@ def main(params: Params) -> None:
     print(
         f"validation loss {summary['val_loss']:.3f}; a constant scores {summary['constant_loss']:.3f}"
     )
+
+
+def take_over(folder: Path, params: Params) -> None:
+    """Copy what an earlier pre-training left; its energy counts for the model that comes of it.
+
+    Raises:
+        UserError: the folder lacks a file, or its encoder is not of the size that params.yaml names.
+    """
+    if missing := [name for name in FILES if not (folder / name).exists()]:
+        raise UserError(
+            f"{folder} lacks {', '.join(missing)}: pretrain.source must be data.source, or a copy of "
+            f"{FOLDER} of an earlier run."
+        )
+    _, spec = load_encoder(folder / ENCODER.name)
+    found = (spec.model, spec.patch, spec.channels)
+    named = (params.pretrain.model, params.pretrain.patch, params.data.channels)
+    if found != named:
+        raise UserError(
+            f"The encoder in {folder} has model, patch and channels {found}, but params.yaml has "
+            f"{named}: set pretrain.model, pretrain.patch and data.channels to those of the encoder."
+        )
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(folder / name, FOLDER / name)
+    print(f"The encoder of {folder} is taken over; nothing was trained.")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,15 @@ def data_params(source: Path, **changes: Any) -> DataParams:
     """Return parameters that fit the folder of `write_source`."""
     values: dict[str, Any] = {
         "source": source,
+        "images": "images",
         "classes": CLASSES,
+        "ignore_zero": False,
         "defects": ["ball"],
         "channels": 1,
         "white_level": 65535,
+        "upright": False,
+        "share": 1.0,
+        "splits": {},
         "group_pattern": r"^(p\d+)_",
         "val_share": 0.2,
         "test_share": 0.3,

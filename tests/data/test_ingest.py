@@ -12,7 +12,7 @@ import source_folder as folder
 from hostile_images import HOSTILE, turned
 
 from dbp_mae.data.ingest import ingest
-from dbp_mae.data.manifest import SCHEMA, read_manifest, write_manifest
+from dbp_mae.data.manifest import CHUNK, SCHEMA, manifest_from_rows, read_manifest, write_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.files import sha256_of
 from dbp_mae.inspection.drift import STATISTICS, image_statistics
@@ -79,6 +79,14 @@ def test_manifest_survives_its_file(source: Path, tmp_path: Path) -> None:
     read = read_manifest(tmp_path / "manifest.parquet")
     assert list(read) == SCHEMA.names
     pd.testing.assert_frame_equal(read, frame)
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1])
+def test_rows_keep_their_order_from_chunk_to_chunk(count: int) -> None:
+    rows = ({"path": f"{number}.png", "width": number} for number in range(count))
+    frame = manifest_from_rows(rows)
+    assert list(frame) == SCHEMA.names
+    assert frame["width"].to_list() == list(range(count))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +161,33 @@ def test_groups_come_from_parts_csv_then_the_pattern_then_the_image(
     assert rows.loc[["p0_f0.png", "p0_f1.png"], "group"].to_list() == ["lot", "p0"]
 
 
+def test_zero_that_is_no_background_is_ignored(source: Path) -> None:
+    folder.write_parts(source, [{"image": "p0_f1.png", "group": "p0", "state": "clean"}])
+    (source / "masks/p0_f1.png").unlink()
+    rows = ingested(source, ignore_zero=True)
+    counts = np.bincount(folder.index_mask().ravel(), minlength=256)
+    row, clean = rows.loc["p0_f0.png"], rows.loc["p0_f1.png"]
+    assert row["pixels"].tolist() == [0, *counts[1:3]]
+    assert row["ignored_pixels"] == counts[0] + counts[255]
+    assert mask_at(source, row).min() == 1
+    assert clean["pixels"].tolist() == [folder.HEIGHT * folder.WIDTH, 0, 0], "it was inspected"
+
+
+def test_archive_needs_no_labels_and_reads_none(source: Path) -> None:
+    rows = ingested(source, classes=[], defects=[])
+    assert set(rows["label_state"]) == {"unlabelled"}
+    assert set(rows["split"]) == {"train", "val"}
+    assert (source.parent / "data/masks").is_dir(), "the stage promises it to DVC"
+
+
+def test_images_in_another_folder_are_found(source: Path) -> None:
+    usual = ingested(source)
+    (source / "images").rename(source / "pictures")
+    rows = ingested(source, images="pictures")
+    assert rows["path"].str.removeprefix("pictures/").to_list() == list(usual.index)
+    assert rows["mask_path"].to_list() == usual["mask_path"].to_list()
+
+
 def test_states_of_parts_csv(source: Path) -> None:
     (source / "masks/p0_f0.png").unlink()
     states = {"p0_f0": "clean", "p0_f1": "unlabelled", "p1_f0": "excluded", "p1_f1": ""}
@@ -223,6 +258,7 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
         (write("masks/p7_f0.png", b""), {}, "masks/p7_f0.png labels no image"),
         (write("labels/p0_f0.json", b""), {}, "labels/p0_f0.json and .*masks/p0_f0.png label one"),
         (write("masks/p0_f0.bmp", b""), {}, "p0_f0.bmp and .*p0_f0.png differ in their ending"),
+        (nothing, {"splits": {"test": "lot 9"}}, "images/lot 9 holds no image, but data.splits"),
         (nothing, {"group_pattern": "(p[0-9"}, "group_pattern .* is not a regular expression"),
         (nothing, {"group_pattern": r"p\d"}, "group_pattern .* has no group in parentheses"),
         (nothing, {"group_pattern": r"(p[0-4])_"}, "group_pattern .* finds no part in 'p5_f0.png'"),
@@ -237,7 +273,7 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
         ),
         (parts({"image": "p0_f0.png"}), {}, "parts.csv lacks the column group"),
         (parts(ROW, ROW), {}, "names the image 'p0_f0.png' twice"),
-        (parts(ROW | {"image": "p0_f0"}), {}, "names the image 'p0_f0', which is not in images"),
+        (parts(ROW | {"image": "p0_f0"}), {}, "names the image 'p0_f0', which is not among the im"),
         (parts(ROW | {"group": " "}), {}, "gives no group for 'p0_f0.png'"),
         (parts(ROW | {"state": "labeled"}), {}, "gives 'p0_f0.png' the state 'labeled'"),
     ],

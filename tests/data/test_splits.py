@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbp_mae.data.manifest import SPLITS
-from dbp_mae.data.splits import assign_splits
+from dbp_mae.data.splits import assign_splits, hold_out
 from dbp_mae.errors import UserError
 
 CLASSES = 2
@@ -23,6 +23,7 @@ def frame_of(rows: list[tuple[int, tuple[bool, ...] | None]]) -> pd.DataFrame:
             "group": [f"part {group}" for group, _ in rows],
             "label_state": ["unlabelled" if s is None else "labelled" for _, s in rows],
             "pixels": [None if s is None else [900, *(50 * x for x in s)] for _, s in rows],
+            "split": None,
         }
     )
 
@@ -106,3 +107,29 @@ def test_labels_that_were_refused_are_spread_like_the_others() -> None:
     frame = frame_of([(group, (True, True)) for group in range(6)])
     frame["pixels"] = [None] * 6
     assert set(assign_splits(frame, **SHARES, seed=0)) == set(SPLITS)
+
+
+@pytest.mark.parametrize("given", [{"test"}, {"val"}, {"val", "test"}])
+def test_split_that_the_source_holds_out_gets_no_more(given: set[str]) -> None:
+    frame = frame_of([(group, (True, True)) for group in range(40)])
+    for offset, split in enumerate(sorted(given)):
+        frame.loc[frame.index % 10 == offset, "split"] = split
+    before = frame["split"]
+    splits = assign_splits(frame, **SHARES, seed=0)
+    assert splits[before.notna()].equals(before.dropna())
+    divided = splits[before.isna()].value_counts(normalize=True)
+    shares = {"val": 0.15, "test": 0.25}
+    assert set(divided.index) == {"train", *shares} - given
+    for split in shares.keys() - given:
+        assert divided[split] == pytest.approx(shares[split], abs=0.05)
+
+
+def test_archive_holds_out_whole_groups() -> None:
+    frame = frame_of([(group, None) for group in range(10) for _ in range(7)])
+    splits = hold_out(frame, 0.2, seed=0)
+    assert (splits.groupby(frame["group"]).nunique() == 1).all()
+    assert splits.value_counts().to_dict() == {"train": 56, "val": 14}
+    assert hold_out(frame.sample(frac=1, random_state=0), 0.2, seed=0).sort_index().equals(splits)
+    assert not hold_out(frame, 0.2, seed=1).equals(splits)
+    frame.loc[:6, "split"] = "val"
+    assert hold_out(frame, 0.2, seed=0).value_counts().to_dict() == {"train": 63, "val": 7}

@@ -11,16 +11,16 @@ from default_params import default_params
 from torch.utils.data import DataLoader
 
 from dbp_mae.data.augmentation import augment, training_augmentation
-from dbp_mae.data.crops import CropBatches, random_crop
+from dbp_mae.data.crops import CropBatches, mirrored, random_crop, resized_crop
 from dbp_mae.data.images import DecodedImages, pooled_statistics
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.data.tiles import (
     LabelledImages,
     TileBatches,
+    ValidationTiles,
     near_pixel,
     pad_mask,
     sample_tiles,
-    validation_tiles,
 )
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.images import encode_png
@@ -85,9 +85,59 @@ def test_crop_is_at_native_scale_and_pads_small_images() -> None:
     rng = np.random.default_rng(0)
     image = np.arange(40 * 50, dtype=np.int32).reshape(40, 50, 1)
     crop = random_crop(image, 16, rng)[:, :, 0]
-    assert set(np.abs(np.diff(crop, axis=1)).ravel()) == {1}
-    assert set(np.abs(np.diff(crop, axis=0)).ravel()) == {50}
+    assert set(np.diff(crop, axis=1).ravel()) == {1}
+    assert set(np.diff(crop, axis=0).ravel()) == {50}
     assert random_crop(image, 64, rng).shape == (64, 64, 1)
+
+
+@pytest.mark.parametrize("scale", [(0.2, 0.3), (1.0, 1.0), (0.001, 0.01)])
+def test_resized_crop_shows_a_share_of_the_image(scale: tuple[float, float]) -> None:
+    """The red and green of a pixel tell where it was, so a crop tells what it shows."""
+    height, width = 240, 200
+    rows, columns = np.mgrid[:height, :width].astype(np.uint8)
+    image = np.stack([rows, columns, rows], axis=2)
+    rng = np.random.default_rng(0)
+    areas, ratios = [], []
+    for _ in range(300):
+        crop = resized_crop(image, 32, scale, rng).astype(float)
+        assert crop.shape == (32, 32, 3)
+        spans = [np.ptp(crop[..., channel]) * 32 / 31 for channel in (0, 1)]
+        areas.append(spans[0] * spans[1] / (height * width))
+        ratios.append(spans[1] / max(spans[0], 1))
+    slack = 1.3 if scale[0] < 0.1 else 1.1  # a crop of few pixels is measured roughly
+    assert max(areas) < slack * scale[1]
+    if scale[1] < 1:
+        assert np.mean(areas) == pytest.approx(np.mean(scale), rel=0.15)
+        assert np.median(ratios) == pytest.approx(1, abs=0.1)
+    assert resized_crop(image[..., :1], 32, scale, rng).shape == (32, 32, 1)
+
+
+@pytest.mark.parametrize(("upright", "poses"), [(True, 2), (False, 4)])
+def test_upright_images_are_mirrored_left_and_right_alone(upright: bool, poses: int) -> None:
+    rng = np.random.default_rng(0)
+    crop = np.arange(4).reshape(2, 2, 1)
+    seen = {tuple(mirrored(crop, upright, rng).ravel()) for _ in range(50)}
+    assert len(seen) == poses
+    tile, augmentation = crop.astype(np.uint8).repeat(32, 0).repeat(32, 1), None
+    augmentation = training_augmentation(seed=0, upright=upright)
+    masks = [augment(augmentation, tile, tile[..., 0], seed)[1] for seed in range(60)]
+    assert len({tuple(mask[::32, ::32].ravel()) for mask in masks}) == 2 * poses // (1 + upright)
+
+
+def test_batches_are_cut_as_the_parameters_say(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, _ = labelled
+    params = default_params().pretrain.model_copy(update={"batch": 8, "crop": 32})
+    whole = params.model_copy(update={"scale": (1.0, 1.0)})
+    pixels, _ = CropBatches(DecodedImages(frame, data), whole, seed=3)[0]
+    assert pixels.shape == (8, 1, 32, 32)
+    assert (pixels > 45).flatten(1).any(1).all(), "the bar is in every whole image"
+
+
+def test_workers_share_the_budget(labelled: tuple[pd.DataFrame, DataParams, Path]) -> None:
+    frame, data, _ = labelled
+    assert DecodedImages(frame, data, workers=4, budget=400).budget == 100
 
 
 def test_images_beyond_the_budget_are_read_again(
@@ -154,7 +204,7 @@ def test_augmentation_keeps_image_and_mask_together() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[8:30, 20:40] = 1
     tile = (mask * 200)[:, :, None]
-    augmentation = training_augmentation(seed=0)
+    augmentation = training_augmentation(seed=0, upright=False)
     for seed in range(20):
         image, moved = augment(augmentation, tile, mask, seed)
         inside, outside = image[:, :, 0][moved == 1], image[:, :, 0][moved == 0]
@@ -198,7 +248,7 @@ def test_validation_tiles_cover_and_padding_is_ignored(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:
     frame, data, folder = labelled
-    batches = validation_tiles(LabelledImages(frame, data, folder), 128)
+    batches = ValidationTiles(LabelledImages(frame, data, folder), 128)
     assert len(batches) == 5
     tiles, masks = batches[0]
     assert tiles.shape == (1, 1, 128, 128)

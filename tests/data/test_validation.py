@@ -240,8 +240,10 @@ def test_class_must_be_trained_and_should_be_tested(manifest: pd.DataFrame, spli
     manifest["pixels"] = manifest["pixels"].where(manifest["split"] != split, without)
     validation = judge(manifest)
     severity = "critical" if split == "train" else "warning"
-    assert failures(validation, severity) == {f"'ball' in {split}": {}}
+    sentence = f"No image left in {split} shows 'ball': label it in more parts."
+    assert failures(validation, severity) == {f"Every class in {split}": {"ball": sentence}}
     assert validation.gate_open == (split != "train")
+    assert (sentence in validation.complaint) == (split == "train")
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -1,0 +1,241 @@
+"""What a recipe takes, worked out: `python -m benchmarks.paper_scale imagenet imagenet10 ade20k`.
+
+Memory, seconds and watts of a training step are measured here, on random images at two batch sizes,
+and so is reading images, on JPEG files of ImageNet's usual size; the recipe says how many of them.
+The figures hold for the machine that this runs on and for no other.
+"""
+
+import argparse
+import math
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from benchmarks.results_file import environment, write_results
+from dbp_mae import emissions
+from dbp_mae.data.crops import CropBatches
+from dbp_mae.data.images import DecodedImages
+from dbp_mae.data.ingest import ingest
+from dbp_mae.encoder import EncoderSpec
+from dbp_mae.params import Params, load_params
+from dbp_mae.pretraining.train import Pretraining
+from dbp_mae.segmentation.train import Finetuning
+from dbp_mae.training import Training, create_fabric
+from pipelines.compose import compose
+
+FILES, HEIGHT, WIDTH = 128, 375, 500
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training costs, measured."""
+
+    images_per_second: float
+    fixed_bytes: float
+    """Weights, gradients and the optimizer's state."""
+    bytes_per_image: float
+    """Of a batch."""
+    watts: float
+    """Of the whole machine."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a recipe takes."""
+
+    gib: float
+    """To take a step with the whole batch at once."""
+    parts: int
+    """Into which the batch must be cut to fit into the memory given: devices, or accumulated."""
+    hours: float
+    kwh: float
+    loaders: int
+    """Processes that read images as fast as the training takes them."""
+
+
+def expect(cost: Cost, reads_per_second: float, steps: int, batch: int, memory: float) -> Expected:
+    """Work out what `steps` steps of `batch` images take on the machine that was measured.
+
+    Args:
+        reads_per_second: images that one process reads, decodes and cuts.
+        memory: bytes of the device.
+    """
+    needed = batch * cost.bytes_per_image
+    seconds = steps * batch / cost.images_per_second
+    return Expected(
+        gib=(cost.fixed_bytes + needed) / GIB,
+        parts=max(1, math.ceil(needed / max(memory - cost.fixed_bytes, cost.bytes_per_image))),
+        hours=seconds / 3600,
+        kwh=seconds * cost.watts / 3.6e6,
+        loaders=math.ceil(cost.images_per_second / reads_per_second),
+    )
+
+
+def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Cost:
+    """Measure the pre-training of a recipe, or its fine-tuning where it takes an encoder over."""
+    before = _peak_bytes()
+    training, sample = create_training(params, max(batches))
+    peaks, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for batch in sorted(batches):
+            part = (sample[0][:batch], sample[1][:batch])
+            training.optimize(part)  # allocates the optimizer's state
+            _reset_peak()
+            with emissions.measure(params.emissions, "steps", Path(folder)) as meter:
+                start = time.perf_counter()
+                for _ in range(steps):
+                    training.optimize(part)
+                _synchronize()
+                seconds.append((time.perf_counter() - start) / steps)
+            peaks.append(_peak_bytes() - before)
+    spent = meter.emissions
+    slope = (peaks[1] - peaks[0]) / (max(batches) - min(batches))
+    return Cost(
+        images_per_second=max(batches) / seconds[1],
+        fixed_bytes=peaks[0] - slope * min(batches),
+        bytes_per_image=slope,
+        watts=spent.kwh * 3.6e6 / spent.seconds,
+    )
+
+
+def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor, Tensor]]:
+    """Return a recipe's training, and random images for it."""
+    channels, size = params.data.channels, params.pretrain
+    spec = EncoderSpec(
+        size.model, size.patch, size.crop, channels, (0.5,) * channels, (0.2,) * channels
+    )
+    generator = torch.Generator().manual_seed(0)
+    if params.pretrain.source == params.data.source:
+        fabric = create_fabric(params.pretrain)
+        shape = (batch, channels, size.crop, size.crop)
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        noise = torch.rand(batch, (size.crop // size.patch) ** 2, generator=generator)
+        sample = fabric.to_device((pixels, noise))
+        changed = size.model_copy(update={"batch": batch, "crops_per_image": 1})
+        return Pretraining(fabric, spec, changed, sample), sample
+    fabric = create_fabric(params.finetune)
+    tile, classes = params.finetune.tile, params.data.classes
+    shape = (batch, channels, tile, tile)
+    tiles = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    masks = torch.randint(0, len(classes) + 1, (batch, tile, tile), generator=generator)
+    nothing: Dataset[Any] = Dataset()
+    training = Finetuning(fabric, classes, params.finetune, spec, None, nothing)
+    return training, fabric.to_device((tiles, masks))
+
+
+def measure_reading(params: Params) -> tuple[float, float]:
+    """Return images a second: one process that reads crops, and all processes of an ingest."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "source"
+        _write_photographs(source / "images")
+        changes = {"source": source, "images": Path("images"), "classes": [], "splits": {}}
+        data = params.data.model_copy(update={**changes, "share": 1.0})
+        frame = ingest(source, data, Path(folder) / "masks")  # also starts its server of processes
+        start = time.perf_counter()
+        ingest(source, data, Path(folder) / "masks")
+        described = FILES / (time.perf_counter() - start)
+        images = DecodedImages(frame, data, budget=0)
+        one_epoch = params.pretrain.model_copy(update={"batch": FILES, "crops_per_image": 1})
+        batches = CropBatches(images, one_epoch, seed=0)
+        start = time.perf_counter()
+        batches[0]
+        return FILES / (time.perf_counter() - start), described
+
+
+def _write_photographs(folder: Path) -> None:
+    """Write JPEG files of the size and detail of photographs: some 110 kB each."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(FILES):
+        coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
+        smooth = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        grain = rng.normal(0, 12, smooth.shape)
+        picture = np.clip(smooth + grain, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+
+
+def _device_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _peak_bytes() -> int:
+    """Return the most memory held since `_reset_peak`: the device's, or this process's (Linux)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1]) * 1024
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def recipe_params(recipe: str, overrides: list[str]) -> Params:
+    """Return the parameters of a recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        compose(path, [f"recipe={recipe}", *overrides])
+        return load_params(path)
+
+
+def report(
+    recipe: str, overrides: list[str], batches: tuple[int, int], steps: int
+) -> dict[str, Any]:
+    """Return the row of a recipe: what was measured, and what follows."""
+    params = recipe_params(recipe, overrides)
+    trains = params.pretrain.source == params.data.source
+    loop = params.pretrain if trains else params.finetune
+    cost = measure_training(params, batches, steps)
+    reads, described = measure_reading(params)
+    expected = expect(cost, reads, loop.steps, loop.batch, _device_bytes())
+    return {
+        "recipe": " ".join([recipe, *overrides]),
+        "stage": "pretrain" if trains else "finetune",
+        **asdict(cost),
+        "reads_per_second": reads,
+        "ingested_per_second": described,
+        **asdict(expected),
+    }
+
+
+def main() -> None:
+    """Measure, print the table and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--batches", type=int, nargs=2, default=(32, 64))
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--set", nargs="*", default=[], help="such as pretrain.model=small")
+    arguments = parser.parse_args()
+    batches = (min(arguments.batches), max(arguments.batches))
+    rows = [report(name, arguments.set, batches, arguments.steps) for name in arguments.recipes]
+    print(" ".join(f"{name} {value}" for name, value in environment().items()))
+    print(pd.DataFrame(rows).set_index("recipe").T.to_string(float_format="{:.3g}".format))
+    headline = {
+        f"{row['recipe']}, {unit}": round(row[unit], 1) for row in rows for unit in ("hours", "kwh")
+    }
+    print(write_results("paper_scale", headline, rows))
+
+
+if __name__ == "__main__":
+    main()
