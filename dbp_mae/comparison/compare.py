@@ -204,9 +204,7 @@ class _Comparison:
 
     def _measure_folders(self, seed: int) -> dict[str, Path]:
         """Return where each variant of a seed is kept: a run counts beside those it ran with."""
-        settings = [
-            params.model_copy(update={"seed": seed}) for params in self.settings.values()
-        ]
+        settings = [params.model_copy(update={"seed": seed}) for params in self.settings.values()]
         group = self.folder(f"seed-{seed}", *settings)
         return {name: group / str(index) for index, name in enumerate(self.settings)}
 

@@ -24,6 +24,8 @@ OWN = {"optimizer", "weight_decay", "precision", "compile", "decorrelation"}
 GIVEN = {"learning_rate", "seed"}
 """What the comparison sets for every run."""
 
+Changes = dict[str, Any]
+"""Values by key, nested as in params.yaml; checked where they are applied."""
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
@@ -32,15 +34,15 @@ class Variant(Block):
 
     learning_rates: Annotated[list[Positive], Field(min_length=1)]
     """Where the tuning starts; it goes on by factors of two."""
-    pretrain: dict[str, Any] = {}
+    pretrain: Changes = Field(default_factory=dict)
     """What differs from the parameters of all."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if shared := sorted(self.pretrain.keys() - OWN):
             raise ValueError(
-                f"pretrain.{shared[0]} cannot differ between variants, or their losses could not be "
-                f"compared (a variant may set {', '.join(sorted(OWN))})"
+                f"pretrain.{shared[0]} is none of what a variant may set ({', '.join(sorted(OWN))}); "
+                "the rest must be equal for all, or their losses could not be compared"
             )
         return self
 
@@ -57,7 +59,7 @@ class FinetunePlan(Block):
     """How each measured encoder is fine-tuned."""
 
     seeds: Seeds
-    finetune: dict[str, Any] = {}
+    finetune: Changes = Field(default_factory=dict)
     """What differs from params.yaml."""
 
     @model_validator(mode="after")
@@ -72,7 +74,7 @@ class Plan(Block):
 
     baseline: str
     """The variant whose best loss the others are to reach."""
-    pretrain: dict[str, Any] = {}
+    pretrain: Changes = Field(default_factory=dict)
     """What differs from params.yaml, for all variants alike."""
     variants: Annotated[dict[str, Variant], Field(min_length=2)]
     tuning: TuningPlan

@@ -200,7 +200,8 @@ class Results(Block):
         """Return the seconds of a step as a ratio to the baseline's, seed by seed."""
         runs = zip(self.runs(variant), self.runs(self.plan.baseline), strict=True)
         return _spread(
-            (run.rows[-1].seconds / run.rows[-1].step) / (base.rows[-1].seconds / base.rows[-1].step)
+            (run.rows[-1].seconds / run.rows[-1].step)
+            / (base.rows[-1].seconds / base.rows[-1].step)
             for run, base in runs
             if run.rows and base.rows
         )
@@ -236,5 +237,3 @@ def _spread(values: Iterable[float]) -> Spread:
 def _value(row: Row | None, quantity: Quantity) -> float:
     """Return a row's quantity; inf without a row, nan where it is unknown or below a counter's grain."""
     return math.inf if row is None else getattr(row, quantity) or math.nan
-
-
