@@ -42,10 +42,10 @@ DATA: dict[str, dict[str, Any]] = {
 }
 OPTIMIZERS = {"AdamW": [5e-4, 1e-3, 2e-3], "Muon": [2e-3, 4e-3, 8e-3]}
 """With the learning rates that the tuning starts from."""
-UPDATES: dict[str, dict[str, Any]] = {
-    "plain": {"update": "none"},
-    "paper": {"update": "paper", "eps": 1e-3},
-    "function-preserving": {"update": "function-preserving", "eps": 1e-2},
+UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
+    "": {"update": "none"},
+    ", paper": {"update": "paper", "eps": 1e-3},
+    ", function-preserving": {"update": "function-preserving", "eps": 1e-2},
 }
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
@@ -60,15 +60,15 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
     rates = slice(1 if arguments.toy else None)
     return Plan.model_validate(
         {
-            "baseline": "AdamW, plain",
+            "baseline": "AdamW",
             "pretrain": dict(map(_setting, arguments.pretrain)),
             "variants": {
-                f"{optimizer}, {update}": {
+                optimizer + suffix: {
                     "learning_rates": tried[rates],
                     "pretrain": {"optimizer": optimizer.lower(), "decorrelation": settings},
                 }
                 for optimizer, tried in OPTIMIZERS.items()
-                for update, settings in UPDATES.items()
+                for suffix, settings in UPDATES.items()
             },
             "tuning": {"seed": 0, "extensions": 0 if arguments.toy else 4},
             "seeds": list(range(1, arguments.seeds + 1)),

@@ -8,8 +8,10 @@ from dbp_mae.formatting import UNKNOWN, count, decimal
 
 FEW_SEEDS = 3
 """With fewer seeds than these the sentences warn of chance."""
-BY_SEED = {"step": "steps", "seconds": "time", "joules": "energy"}
-"""The quantities by the name that the results give them."""
+LEARNT = 0.98
+"""A loss above this share of a constant predictor's is hardly better than that."""
+NAMES = {"step": "steps", "seconds": "time", "joules": "energy"}
+"""What the quantities are called."""
 
 
 def headline(results: Results) -> dict[str, Any]:
@@ -19,7 +21,7 @@ def headline(results: Results) -> dict[str, Any]:
         "seeds": len(results.seeds),
         "energy": results.energy.kind,
         **{
-            f"{variant}: {BY_SEED[quantity]} to the best loss of {target}": _rounded(
+            f"{variant}: {NAMES[quantity]} to the best loss of {target}": _rounded(
                 results.ratio(variant, target, quantity).geometric_mean
             )
             for target in dict.fromkeys((results.plan.baseline, results.rival))
@@ -38,7 +40,7 @@ def table(results: Results) -> list[dict[str, Any]]:
             "target": target,
             "target_loss": _listed(results.best_loss(target)),
             **{
-                f"{BY_SEED[quantity]}_{name}": _listed(spread(variant, target, quantity))
+                f"{NAMES[quantity]}_{name}": _listed(spread(variant, target, quantity))
                 for quantity in QUANTITIES
                 for name, spread in (("taken", results.to_target), ("ratio", results.ratio))
             },
@@ -54,6 +56,14 @@ def sentences(results: Results) -> list[str]:
     if results.rival != results.plan.baseline:
         found.append(_against(results, results.rival))
     found.append(_verdict(results))
+    if (
+        target := results.best_loss(results.plan.baseline).mean or 0
+    ) > LEARNT * results.constant_loss:
+        found.append(
+            f"Beware: {results.plan.baseline} hardly learnt anything (its best loss is {target:.3f}, "
+            f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
+            "an empty target. Train for more steps."
+        )
     if unfinished := [name for name, tuning in results.tuning.items() if not tuning.bracketed]:
         found.append(
             f"The learning rate of {_listing(unfinished)} could not be bracketed within the allowed "
@@ -117,7 +127,7 @@ def _verdict(results: Results) -> str:
     if any(max(spread.values) < 1 for spread in known):
         verdict = f"decorrelation pays on these data: it is ahead of {rival} in every seed"
     elif all(min(spread.values) >= 1 for spread in known):
-        verdict = f"decorrelation does not pay on these data: {rival} is ahead in every seed"
+        verdict = f"decorrelation does not pay on these data: in no seed is it ahead of {rival}"
     else:
         verdict = f"whether decorrelation pays cannot be told: the seeds disagree about {rival}"
     seeds = len(results.seeds)

@@ -155,7 +155,7 @@ def changed(params: AnyBlock, changes: Mapping[str, Any], name: str) -> AnyBlock
 
 
 def _merged(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = values | changes
+    merged = {**values, **changes}
     for key in values.keys() & changes.keys():
         if isinstance(values[key], dict) and isinstance(changes[key], Mapping):
             merged[key] = _merged(values[key], changes[key])

@@ -116,6 +116,13 @@ def test_seeds_that_disagree_leave_it_open() -> None:
     assert "cannot be told" in " ".join(sentences(results(runs)))
 
 
+def test_a_baseline_that_learnt_nothing_is_an_empty_target() -> None:
+    learnt = results(clear_win())
+    assert "Beware" not in " ".join(sentences(learnt))
+    idle = learnt.model_copy(update={"constant_loss": 0.9})
+    assert "AdamW hardly learnt anything" in " ".join(sentences(idle))
+
+
 def test_few_seeds_are_said_to_be_few() -> None:
     assert "1 seed cannot rule out chance" in " ".join(sentences(results(clear_win()[:4])))
 
