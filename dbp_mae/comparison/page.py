@@ -55,8 +55,7 @@ def _colors(results: Results) -> dict[str, str]:
 def _variant(results: Results, name: str) -> dict[str, str]:
     """Return the cells of a variant's row in the main table."""
     baseline = results.plan.baseline
-    return {
-        "name": name,
+    cells = {
         "rate": f"{results.tuning[name].best:.3g}",
         "loss": _spread(results.best_loss(name), 4, never="diverged"),
         "step_cost": OWN if name == baseline else share(results.step_cost(name)),
@@ -67,10 +66,19 @@ def _variant(results: Results, name: str) -> dict[str, str]:
         "energy_ratio": _ratio(results, name, baseline, "joules"),
         "miou": _spread(results.miou(name), 3, never=UNKNOWN),
     }
+    return {"name": name, **{key: _kept_together(text) for key, text in cells.items()}}
 
 
 def _ratio(results: Results, variant: str, target: str, quantity: Quantity) -> str:
-    return OWN if variant == target else share(results.ratio(variant, target, quantity))
+    if variant == target:
+        return OWN
+    return _kept_together(share(results.ratio(variant, target, quantity)))
+
+
+def _kept_together(text: str) -> str:
+    """Let a figure break before its brackets alone."""
+    figure, bracket, spread = text.partition(" (")
+    return figure + bracket + spread.replace(" ", "\u00a0")
 
 
 def _charts(results: Results, colors: dict[str, str]) -> dict[str, str]:
