@@ -1,41 +1,22 @@
-"""Where and on what a benchmark was measured, and its file of results."""
+"""The file that a benchmark writes its results to."""
 
 import json
-import platform
 import re
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from dbp_mae.environment import device_name, environment
 from dbp_mae.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "timm", "numpy")
 
 
-def device_name() -> str:
-    """Return the accelerator's name, or the processor's."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor())
-
-
-def environment() -> dict[str, Any]:
-    """Return hardware and versions, to stand beside every figure."""
-    return {
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-    }
-
-
-def write_results(name: str, headline: dict[str, float], rows: list[dict[str, Any]]) -> Path:
+def write_results(
+    name: str, headline: dict[str, Any], rows: list[dict[str, Any]], **details: Any
+) -> Path:
     """Write benchmarks/results/<name>-<device>.json and return its path."""
     device = re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
     path = RESULTS / f"{name}-{device}.json"
-    content = {"headline": headline, "environment": environment(), "rows": rows}
+    content = {"headline": headline, "environment": environment(), "rows": rows, **details}
     write_text(path, json.dumps(content, indent=2) + "\n")
     return path

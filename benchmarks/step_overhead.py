@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.results_file import environment, write_results
+from benchmarks.results_file import write_results
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.environment import environment
 from dbp_mae.params import DecorrelationParams, PretrainParams, load_params
 from dbp_mae.precision import resolve
 from dbp_mae.pretraining.decorrelation import Decorrelator

@@ -161,6 +161,53 @@ def energy_chart(stages: Mapping[str, Emissions]) -> Figure:
     return figure
 
 
+@_as_svg
+def comparison_chart(
+    curves: pd.DataFrame,
+    quantity: str,
+    label: str,
+    colors: Mapping[str, str],
+    target: float,
+    constant_loss: float,
+) -> Figure:
+    """Draw the validation loss of each variant against what it took, thin by seed and thick on average.
+
+    Args:
+        curves: columns variant, seed, step, val_loss, and `quantity`.
+        target: the loss to reach, dashed.
+        constant_loss: that of a network that learnt nothing; what lies above it is cut off.
+    """
+    figure = Figure((WIDTH, HEIGHT))
+    axes = figure.subplots()
+    axes.axhline(target, color=INK, linewidth=1, linestyle="--")
+    for variant, color in colors.items():
+        runs = curves[curves["variant"] == variant]
+        for _, run in runs.groupby("seed"):
+            axes.plot(run[quantity], run["val_loss"], color=color, linewidth=0.8, alpha=0.5)
+        by_step = runs.groupby("step")[[quantity, "val_loss"]]
+        mean = by_step.mean()[by_step.size() == runs["seed"].nunique()]
+        axes.plot(mean[quantity], mean["val_loss"], color=color)
+    if curves["val_loss"].min() < constant_loss < curves["val_loss"].max():
+        axes.set_ylim(top=constant_loss)
+    axes.set(xlabel=label, ylabel="validation loss", xlim=(0, None))
+    return figure
+
+
+@_as_svg
+def tuning_chart(trials: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
+    """Draw the best validation loss by learning rate (columns variant, learning_rate, loss)."""
+    figure = Figure((WIDTH, HEIGHT))
+    axes = figure.subplots()
+    for variant, color in colors.items():
+        tried = trials[trials["variant"] == variant]
+        axes.plot(tried["learning_rate"], tried["loss"], color=color, marker="o")
+    rates = sorted(trials["learning_rate"].unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, [f"{rate:.2g}" for rate in rates])
+    axes.set(xlabel="learning rate", ylabel="best validation loss")
+    return figure
+
+
 def _lay_bars(axes: Axes) -> None:
     """Put the first bar on top, and the legend above the bars."""
     axes.invert_yaxis()

@@ -1,7 +1,7 @@
 """params.yaml, parsed once into frozen typed models. An unknown key is an error."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,9 @@ class Block(BaseModel):
     """A block of params.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
 
 
 class DataParams(Block):
@@ -256,18 +259,38 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: the file is missing, is not YAML, or a key is unknown, missing or out of range.
     """
+    return load_block(path, Params)
+
+
+def load_block(path: Path, block: type[AnyBlock]) -> AnyBlock:
+    """Read and check a YAML file that holds a block.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is unknown, missing or out of range.
+    """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the command from the project's folder.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({reason}): correct it.") from None
+    return check_block(raw, block, str(path))
+
+
+def check_block(raw: Any, block: type[AnyBlock], name: str) -> AnyBlock:
+    """Return raw values as a block; `name` says in the error where they come from.
+
+    Raises:
+        UserError: a key is unknown, missing or out of range.
+    """
     try:
-        return Params.model_validate(raw)
+        return block.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
             for item in error.errors()
         )
-        raise UserError(f"{path} does not fit: {problems}. Correct these keys.") from None
+        raise UserError(f"{name} does not fit: {problems}. Correct these keys.") from None

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dbp_mae import charts, formatting
 from dbp_mae.data.manifest import SPLITS, read_manifest
@@ -19,6 +18,7 @@ from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.overlays import FALSE, MISSED, RIGHT, UNJUDGED
 from dbp_mae.params import Params
+from dbp_mae.templates import render
 
 SHIPPED = ("pretrain", "finetune")
 """The stages whose energy went into the shipped model."""
@@ -171,16 +171,8 @@ def _bill(emissions: Emissions) -> dict[str, float]:
 
 
 def _render(template: str, run: Run, params: Params, **more: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("dbp_mae", ""),
-        autoescape=template.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= formatting.FILTERS
-    return environment.get_template(template).render(
+    return render(
+        template,
         run=run,
         params=params,
         card=run.model.card,

@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,10 @@ LOG_EVERY = 10
 CLIP_NORM = 1.0
 
 Pair = tuple[Tensor, Tensor]
+
+
+class DivergedError(UserError):
+    """A loss that is no longer finite."""
 
 
 class LoopParams(Protocol):
@@ -86,39 +90,56 @@ class Training(ABC):
     ) -> None:
         """Take the remaining steps; item `step` of `batches` is the batch of that step."""
         if state := checkpoint.load():
-            self._load_state(state)
+            self.load_state(state)
         params = self.loop
-        progress = tqdm(total=params.steps, initial=self.step, desc=self.name, unit="step")
-        clock = time.perf_counter()
-        for batch in self._loader(batches):
-            self.waited += time.perf_counter() - clock
-            self._train_step(batch)
-            self.seconds += time.perf_counter() - clock
-            last = self.step == params.steps
-            if last or self.step % LOG_EVERY == 0:
-                self._check_finite()
+        loader = self.loader(batches)
+        with tqdm(total=params.steps, initial=self.step, desc=self.name, unit="step") as progress:
+            while not self.finished:
+                pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
+                self.advance(loader, self.next_multiple(*pauses))
                 progress.update(self.step - progress.n)
                 progress.set_postfix(self._figures())
-            if last or self.step % params.validate_every == 0:
-                self._log()
-            if not last and self.step % params.checkpoint_every == 0:
-                checkpoint.save(self._state())
-                on_checkpoint()
+                if self.finished or self.step % params.validate_every == 0:
+                    self.log()
+                if not self.finished and self.step % params.checkpoint_every == 0:
+                    checkpoint.save(self.state())
+                    on_checkpoint()
+
+    def advance(self, loader: Iterator[Pair], stop: int) -> None:
+        """Take the steps up to `stop` with the clock running, until the device has done them."""
+        while self.step < stop:
             clock = time.perf_counter()
-        progress.close()
+            batch = next(loader)
+            self.waited += time.perf_counter() - clock
+            self._train_step(batch)
+            if self.step == stop or self.step % LOG_EVERY == 0:
+                self._check_finite()  # waits for the device, whose work the clock would miss else
+            self.seconds += time.perf_counter() - clock
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step == self.loop.steps
+
+    def next_multiple(self, *periods: int) -> int:
+        """Return the next step that is a multiple of one of `periods`, or the last step."""
+        return min(self.loop.steps, *(self.step - self.step % n + n for n in periods))
 
     @property
     def schedule(self) -> float:
         """The factor on the learning rate at the present step."""
         return warmup_cosine(self.step, self.loop.steps, self.loop.warmup_steps)
 
-    def _loader(self, batches: Dataset[Pair]) -> DataLoader[Pair]:
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=range(self.step, self.loop.steps),
-            num_workers=self.loop.workers,
-            pin_memory=torch.cuda.is_available(),
+    def loader(self, batches: Dataset[Pair]) -> Iterator[Pair]:
+        """Return the batches of the remaining steps, loaded by `workers` processes."""
+        return iter(
+            DataLoader(
+                batches,
+                batch_size=None,
+                sampler=range(self.step, self.loop.steps),
+                num_workers=self.loop.workers,
+                pin_memory=torch.cuda.is_available(),
+            )
         )
 
     def _train_step(self, batch: Pair) -> None:
@@ -127,12 +148,12 @@ class Training(ABC):
 
     def _check_finite(self) -> None:
         if not math.isfinite(float(torch.stack(self.losses[-LOG_EVERY:]).sum())):
-            raise UserError(
+            raise DivergedError(
                 f"The loss of {self.name} is no longer finite at step {self.step}: {self.advice}."
             )
 
     @torch.no_grad()
-    def _log(self) -> None:
+    def log(self) -> None:
         """Validate and add a row to the curves."""
         scale = warmup_cosine(self.step - 1, self.loop.steps, self.loop.warmup_steps)
         row = {
@@ -163,7 +184,8 @@ class Training(ABC):
             "waiting": f"{pace['data_wait_share']:.0%}",
         }
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """Return all that a bit-identical resume needs."""
         return {
             "learnt": self.learnt(),
             "step": self.step,
@@ -173,7 +195,8 @@ class Training(ABC):
             "rows": self.rows,
         }
 
-    def _load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
         self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
         self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
         self.rows = state["rows"]

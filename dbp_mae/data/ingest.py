@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import imagehash
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -112,8 +111,20 @@ def _describe_image(image: np.ndarray) -> dict[str, Any]:
         "height": height,
         "channel_mean": (mean[:, 0] / 255).tolist(),
         "channel_std": (std[:, 0] / 255).tolist(),
-        "phash": str(imagehash.phash(picture, hash_size=PHASH_SIDE)),
+        "phash": _perceptual_hash(picture),
     }
+
+
+def _perceptual_hash(picture: Image.Image) -> str | None:
+    """Return the hash by which validation finds lookalikes.
+
+    None without imagehash, on a machine that only trains: what it ingests is not validated.
+    """
+    try:
+        import imagehash
+    except ImportError:
+        return None
+    return str(imagehash.phash(picture, hash_size=PHASH_SIDE))
 
 
 def _describe_label(

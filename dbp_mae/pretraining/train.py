@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import torch
@@ -54,15 +54,49 @@ def pretrain(
     Raises:
         UserError: a split is empty, a setting is out of range, or the loss is no longer finite.
     """
-    fabric = create_fabric(params)
-    training = _images(frame, data, "train", params.workers)
-    validation = validation_batch(_images(frame, data, "val", workers=0), params)
-    mean, std = pooled_statistics(frame[frame["split"] == "train"])
-    spec = EncoderSpec(params.model, params.patch, params.crop, data.channels, mean, std)
-    run = Pretraining(fabric, spec, params, validation)
-    run.run(CropBatches(training, params, params.seed), checkpoint, on_checkpoint)
+    images = PretrainingImages.of(frame, data, params.workers)
+    run = create_run(images, params)
+    run.run(images.batches(params), checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
-    return Pretrained(run.fold(), spec, pd.DataFrame(run.rows), constant_loss, validation)
+    validation = validation_batch(images.validation, params)
+    return Pretrained(run.fold(), run.spec, pd.DataFrame(run.rows), constant_loss, validation)
+
+
+@dataclass(frozen=True)
+class PretrainingImages:
+    """The images of a validated manifest that a pre-training sees."""
+
+    training: DecodedImages
+    validation: DecodedImages
+    channels: int
+    mean: tuple[float, ...]
+    """Of the training images by channel, on the scale of 0 to 1."""
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, data: DataParams, workers: int) -> Self:
+        """Take the splits train and val of `frame`, train for so many loading processes.
+
+        Raises:
+            UserError: one of them is empty.
+        """
+        training = _images(frame, data, "train", workers)
+        validation = _images(frame, data, "val", workers=0)
+        mean, std = pooled_statistics(frame[frame["split"] == "train"])
+        return cls(training, validation, data.channels, mean, std)
+
+    def batches(self, params: PretrainParams) -> CropBatches:
+        """Return the batches by step, as `params.seed` decides."""
+        return CropBatches(self.training, params, params.seed)
+
+
+def create_run(images: PretrainingImages, params: PretrainParams) -> "Pretraining":
+    """Return a pre-training before its first step, all seeds set."""
+    spec = EncoderSpec(
+        params.model, params.patch, params.crop, images.channels, images.mean, images.std
+    )
+    validation = validation_batch(images.validation, params)
+    return Pretraining(create_fabric(params), spec, params, validation)
 
 
 class Pretraining(Training):
@@ -75,7 +109,7 @@ class Pretraining(Training):
         self, fabric: Fabric, spec: EncoderSpec, params: PretrainParams, validation: Batch
     ) -> None:
         super().__init__(fabric, params)
-        self.params = params
+        self.params, self.spec = params, spec
         self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
         optimizers = create_optimizers(self.plain_model, params)

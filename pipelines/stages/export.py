@@ -25,7 +25,9 @@ def main(params: Params) -> None:
     frame = read_manifest(MANIFEST)
     export_file("scratch", ("scratch",), None, frame, params)
     stages = ("pretrain", "finetune")
-    parity = export_file("segmenter", stages, Path("models/pretrain/encoder.safetensors"), frame, params)
+    parity = export_file(
+        "segmenter", stages, Path("models/pretrain/encoder.safetensors"), frame, params
+    )
     write_text(Path("models/export/parity.json"), json.dumps(asdict(parity), indent=2))
     print(
         f"{parity.bytes / 1e6:.1f} MB; largest difference {parity.max_difference:.1e}, "

@@ -1,0 +1,152 @@
+"""How soon decorrelation reaches a tuned optimizer's best loss, in steps, seconds and joules:
+
+    python -m benchmarks.convergence --data wirebond
+    python -m benchmarks.convergence --data bsdata FOLDER --pretrain model=base batch=256 precision=auto
+
+AdamW and Muon, each tuned, without decorrelation and with both updates of R, in turns on one device
+(`dbp_mae.comparison`). Values not named are those of params.yaml. A run that was cut off goes on when the
+command is given again. Without --finetune only packages that train are needed.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from benchmarks.results_file import write_results
+from dbp_mae.checkpoint import ROOT
+from dbp_mae.comparison.compare import compare
+from dbp_mae.comparison.findings import headline, sentences, table
+from dbp_mae.comparison.plan import Plan, changed
+from dbp_mae.comparison.subject import Subject
+from dbp_mae.data.ingest import ingest
+from dbp_mae.data.manifest import write_manifest
+from dbp_mae.data.wirebond import render_dataset
+from dbp_mae.errors import UserError
+from dbp_mae.params import Params, RenderParams, load_params
+
+DATA: dict[str, dict[str, Any]] = {
+    "wirebond": {
+        "classes": ["wire", "ball", "wedge", "epoxy"],
+        "defects": ["epoxy"],
+        "channels": 1,
+    },
+    "bsdata": {"classes": ["Pitting"], "defects": ["Pitting"], "channels": 3},
+}
+OPTIMIZERS = {"AdamW": [5e-4, 1e-3, 2e-3], "Muon": [2e-3, 4e-3, 8e-3]}
+"""With the learning rates that the tuning starts from."""
+UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
+    "": {"update": "none"},
+    ", paper": {"update": "paper", "eps": 1e-3},
+    ", function-preserving": {"update": "function-preserving", "eps": 1e-2},
+}
+TOY: dict[str, dict[str, Any]] = {
+    "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
+    "pretrain": {"steps": 4, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2},
+    "finetune": {"steps": 2, "warmup_steps": 1, "batch": 2, "tile": 32, "validate_every": 2},
+    "export": {"overlap": 8},
+}
+
+
+def make_plan(arguments: argparse.Namespace) -> Plan:
+    """Return the comparison that the arguments ask for."""
+    rates = slice(1 if arguments.toy else None)
+    return Plan.model_validate(
+        {
+            "baseline": "AdamW",
+            "pretrain": dict(map(_setting, arguments.pretrain)),
+            "variants": {
+                optimizer + suffix: {
+                    "learning_rates": tried[rates],
+                    "pretrain": {"optimizer": optimizer.lower(), "decorrelation": settings},
+                }
+                for optimizer, tried in OPTIMIZERS.items()
+                for suffix, settings in UPDATES.items()
+            },
+            "tuning": {"seed": 0, "extensions": 0 if arguments.toy else 4},
+            "seeds": list(range(1, arguments.seeds + 1)),
+            "finetune": {"seeds": [0]} if arguments.finetune else None,
+        }
+    )
+
+
+def find_source(name: str, folder: list[str], render: RenderParams) -> Path:
+    """Return the folder of a data set's images; the rendered one is made where it is missing.
+
+    Raises:
+        UserError: the data set is unknown, or its folder is not given.
+    """
+    if name not in DATA:
+        raise UserError(f"--data {name} is unknown: name one of {', '.join(DATA)}.")
+    if name != "wirebond":
+        if len(folder) != 1:
+            raise UserError(f"--data {name} needs its folder: --data {name} FOLDER.")
+        return Path(folder[0])
+    made = ROOT / f"wirebond-{sha256(render.model_dump_json().encode()).hexdigest()[:12]}"
+    if not made.exists():
+        ROOT.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=ROOT) as scratch:
+            render_dataset(Path(scratch) / "rendered", render)
+            (Path(scratch) / "rendered").rename(made)
+    return made
+
+
+@contextmanager
+def ingested(params: Params) -> Iterator[Subject]:
+    """Ingest the images; what cannot be read is left out, for no gate stands before this."""
+    with TemporaryDirectory() as scratch:
+        frame = ingest(params.data.source, params.data, Path(scratch) / "masks")
+        sound = frame["image_error"].isna() & frame["label_error"].isna()
+        frame = frame[sound & (frame["label_state"] != "excluded")].reset_index(drop=True)
+        manifest = Path(scratch) / "manifest.parquet"
+        write_manifest(frame, manifest)
+        yield Subject(manifest, frame, Path(scratch))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--pretrain {text} is not KEY=VALUE, such as steps=2000.")
+    return key, yaml.safe_load(value)
+
+
+def main() -> None:
+    """Compare, and write benchmarks/results/convergence-<data>-<device>.json as it grows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", default=["wirebond"], metavar=("NAME", "FOLDER"))
+    parser.add_argument("--pretrain", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=3, help="how many are measured")
+    parser.add_argument("--finetune", action="store_true", help="compare the held-out mIoU too")
+    parser.add_argument("--toy", action="store_true", help="a minute's worth, to see that it runs")
+    arguments = parser.parse_args()
+    name, *folder = arguments.data
+    plan, params = make_plan(arguments), load_params()
+    if arguments.toy:
+        params = changed(params, TOY, "The toy")
+    source = find_source(name, folder, params.render)
+    params = changed(params, {"data": {**DATA[name], "source": source}}, f"--data {name}")
+    with ingested(params) as subject:
+        for results in compare(plan, params, subject, print):
+            path = write_results(
+                f"convergence{'-toy' * arguments.toy}-{name}",
+                headline(results),
+                table(results),
+                comparison=json.loads(results.model_dump_json()),
+            )
+    print(*sentences(results), path, sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,290 @@
+"""The comparison of ways to pre-train: tune each, measure them in turns, fine-tune what they made.
+
+The variants of one seed take turns on the device, so that whatever slows the machine slows all of them.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from dbp_mae import emissions, training
+from dbp_mae.checkpoint import run_folder
+from dbp_mae.comparison.contender import Contender, encoder_file, load_measurement
+from dbp_mae.comparison.plan import Plan
+from dbp_mae.comparison.progress import Progress
+from dbp_mae.comparison.results import (
+    Data,
+    EnergySource,
+    Finetuned,
+    Measurement,
+    Results,
+    Trial,
+    Tuning,
+)
+from dbp_mae.comparison.subject import Subject
+from dbp_mae.comparison.tuning import best_rate, next_rate
+from dbp_mae.data import crops
+from dbp_mae.data.images import DecodedImages
+from dbp_mae.energy import EnergyMeter
+from dbp_mae.environment import environment
+from dbp_mae.errors import UserError
+from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
+from dbp_mae.pretraining import decorrelation, masked_autoencoder, optimizers, train
+from dbp_mae.pretraining.train import PretrainingImages, create_run
+
+FINETUNING_NEEDS = ("albumentations", "segmentation_models_pytorch", "onnx", "onnxruntime")
+CODE = (training, crops, decorrelation, masked_autoencoder, optimizers, train)
+"""Where a change makes a finished run another one."""
+
+
+class Conditions(Block):
+    """What a finished run stands for, beside its data and settings."""
+
+    environment: dict[str, Any]
+    code: str
+
+
+def compare(
+    plan: Plan, params: Params, subject: Subject, announce: Callable[[str], None]
+) -> Iterator[Results]:
+    """Run what is not finished yet; yield the results so far whenever they have grown.
+
+    A comparison that was killed goes on from .checkpoints/; a finished run is never repeated there
+    while data, settings, hardware, versions and code are the same.
+
+    Raises:
+        UserError: a setting is out of range, a split is empty, or the fine-tuning lacks a package.
+    """
+    comparison = _Comparison(plan, params, subject, announce)
+    with _estimated_power(comparison) as watts:
+        for _ in comparison.run():
+            yield comparison.results(watts())
+
+
+class _Comparison:
+    """The work that a plan makes, and what came of it so far."""
+
+    def __init__(
+        self, plan: Plan, params: Params, subject: Subject, announce: Callable[[str], None]
+    ) -> None:
+        self.plan, self.subject, self.announce = plan, subject, announce
+        self.params = plan.common(params)
+        self.settings = plan.settings(self.params.pretrain)
+        self.recipes = plan.recipes(self.params.finetune)
+        _check_packages(self.recipes)
+        workers = self.params.pretrain.workers
+        self.images = PretrainingImages.of(subject.frame, params.data, workers)
+        _decode(self.images.training)
+        _decode(self.images.validation)
+        self.energy = EnergyMeter.of_this_machine()
+        self.conditions = Conditions(environment=environment(), code=_code())
+        self.constant_loss = create_run(self.images, self._first_settings()).constant_loss()
+        self.tuning: dict[str, Tuning] = {}
+        self.measurements: list[Measurement] = []
+        self.finetuned: list[Finetuned] = []
+
+    def run(self) -> Iterator[None]:
+        """Do all of the work; yield whenever the results have grown."""
+        progress = Progress(self.announce)
+        self._plan_steps(progress)
+        for name in self.plan.variants:
+            self.tuning[name] = self._tune(name, progress)
+            rate = self.tuning[name].best
+            self.settings[name] = self.settings[name].model_copy(update={"learning_rate": rate})
+        for seed in self.plan.seeds:
+            self.measurements += self._measure(seed, progress)
+            yield
+        progress = Progress(self.announce)
+        progress.plan(len(self.measurements) * len(self.recipes))
+        for seed in self.plan.seeds:
+            for recipe in self.recipes:
+                self.finetuned += self._finetune(seed, recipe, progress)
+                yield
+
+    def results(self, watts: float | None) -> Results:
+        """Return the results so far; where no counter was read, joules follow from `watts`."""
+        source = EnergySource(measured=self.energy.measured, watts=watts)
+        frame = self.subject.frame
+        return Results(
+            plan=self.plan,
+            settings=self.settings,
+            recipe=self.recipes[0] if self.recipes else None,
+            environment=self.conditions.environment,
+            data=Data(
+                source=str(self.params.data.source),
+                training_images=int((frame["split"] == "train").sum()),
+                validation_images=int((frame["split"] == "val").sum()),
+            ),
+            energy=source,
+            constant_loss=self.constant_loss,
+            tuning=self.tuning,
+            measurements=[_with_estimate(run, source) for run in self.measurements],
+            finetuned=self.finetuned,
+        )
+
+    def folder(self, name: str, *settings: Block) -> Path:
+        """Return the folder of a piece of work, by all that its result depends on."""
+        return run_folder(
+            f"compare-{name}", self.subject.frame, self.params.data, self.conditions, *settings
+        )
+
+    def _first_settings(self) -> PretrainParams:
+        return self.settings[self.plan.baseline]
+
+    def _plan_steps(self, progress: Progress) -> None:
+        steps = self._first_settings().steps
+        trials = sum(len(set(variant.learning_rates)) for variant in self.plan.variants.values())
+        progress.plan(steps * (trials + len(self.plan.variants) * len(self.plan.seeds)))
+
+    def _tune(self, name: str, progress: Progress) -> Tuning:
+        """Try learning rates until the best one stands between two that are worse."""
+        rates = list(dict.fromkeys(self.plan.variants[name].learning_rates))
+        allowed = len(rates) + self.plan.tuning.extensions
+        losses: dict[float, float] = {}
+        while rates:
+            rate = rates.pop(0)
+            losses[rate] = self._try(name, rate, progress).best_loss
+            if not rates and len(losses) < allowed and (following := next_rate(losses)):
+                rates.append(following)
+                progress.plan(self.settings[name].steps)
+        trials = [
+            Trial(learning_rate=rate, loss=None if losses[rate] == float("inf") else losses[rate])
+            for rate in sorted(losses)
+        ]
+        return Tuning(trials=trials, best=best_rate(losses), bracketed=next_rate(losses) is None)
+
+    def _try(self, name: str, rate: float, progress: Progress) -> Measurement:
+        """Run a variant at one learning rate, with the tuning's seed."""
+        changes = {"learning_rate": rate, "seed": self.plan.tuning.seed}
+        params = self.settings[name].model_copy(update=changes)
+        folder = self.folder("tune", params)
+        if done := load_measurement(folder):
+            progress.skip(params.steps)
+            return done
+        torch.compiler.reset()  # else the code compiled for earlier runs fills the cache
+        contender = Contender(name, self.images, params, folder, self.energy)
+        progress.skip(contender.training.step)
+        while not contender.finished:
+            _take_slice(contender, f"tune {name}, learning rate {rate:g}", progress)
+        return contender.finish(encoder=False)
+
+    def _measure(self, seed: int, progress: Progress) -> list[Measurement]:
+        """Run all variants with one seed, in turns; the first of a round is the last of the next."""
+        settings = {
+            name: params.model_copy(update={"seed": seed}) for name, params in self.settings.items()
+        }
+        folders = self._measure_folders(seed)
+        done = {name: load_measurement(folder) for name, folder in folders.items()}
+        torch.compiler.reset()
+        turns = [
+            Contender(name, self.images, settings[name], folder, self.energy)
+            for name, folder in folders.items()
+            if not done[name]
+        ]
+        progress.skip(sum(settings[name].steps for name, run in done.items() if run))
+        progress.skip(sum(contender.training.step for contender in turns))
+        while turns:
+            for contender in turns:
+                _take_slice(contender, f"measure {contender.variant}, seed {seed}", progress)
+                if contender.finished:
+                    done[contender.variant] = contender.finish(encoder=True)
+            turns = [contender for contender in turns if not contender.finished]
+            turns = turns[1:] + turns[:1]
+        return [
+            run.model_copy(update={"variant": name})  # it may have been renamed since
+            for name, run in done.items()
+            if run
+        ]
+
+    def _measure_folders(self, seed: int) -> dict[str, Path]:
+        """Return where each variant of a seed is kept: a run counts beside those it ran with."""
+        settings = [params.model_copy(update={"seed": seed}) for params in self.settings.values()]
+        group = self.folder(f"seed-{seed}", *settings)
+        return {name: group / str(index) for index, name in enumerate(self.settings)}
+
+    def _finetune(
+        self, seed: int, recipe: FinetuneParams, progress: Progress
+    ) -> Iterator[Finetuned]:
+        """Fine-tune the encoders of one seed, and judge what comes of them on held-out images."""
+        from dbp_mae.comparison.finetuning import held_out_miou  # its packages may be absent
+
+        for name, measured in self._measure_folders(seed).items():
+            encoder = encoder_file(measured)
+            if not encoder.exists():  # it diverged
+                progress.skip(1)
+                continue
+            folder = self.folder(
+                f"finetune-{seed}-{recipe.seed}",
+                self.settings[name].model_copy(update={"seed": seed}),
+                recipe,
+            )
+            miou = held_out_miou(encoder, recipe, self.params, self.subject, folder)
+            yield Finetuned(variant=name, seed=seed, finetune_seed=recipe.seed, miou=miou)
+            progress.report(f"fine-tune {name}, seed {seed}, fine-tuning seed {recipe.seed}", 1)
+
+
+def _take_slice(contender: Contender, text: str, progress: Progress) -> None:
+    before = contender.training.step
+    contender.take_slice()
+    step, steps = contender.training.step, contender.params.steps
+    if contender.diverged:
+        progress.skip(steps - step)
+        outcome = "diverged"
+    else:
+        outcome = f"validation loss {contender.rows[-1].val_loss:.4f}"
+    progress.report(f"{text}: step {step} of {steps}, {outcome}", step - before)
+
+
+def _with_estimate(run: Measurement, source: EnergySource) -> Measurement:
+    """Return a run with joules in proportion to its seconds, where no counter was read."""
+    if source.kind != "estimated" or source.watts is None:
+        return run
+    rows = [row.model_copy(update={"joules": row.seconds * source.watts}) for row in run.rows]
+    return run.model_copy(update={"rows": rows})
+
+
+@contextmanager
+def _estimated_power(comparison: _Comparison) -> Iterator[Callable[[], float | None]]:
+    """Give codecarbon's mean power in watts so far; None where a counter is read, or without it."""
+    if comparison.energy.measured or find_spec("codecarbon") is None:
+        yield lambda: None
+        return
+    folder = comparison.folder("power")
+    with emissions.measure(comparison.params.emissions, "compare", folder) as meter:
+        yield lambda: meter.emissions.kwh * 3.6e6 / meter.emissions.seconds
+
+
+def _check_packages(recipes: list[FinetuneParams]) -> None:
+    missing = [name for name in FINETUNING_NEEDS if recipes and find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"Fine-tuning needs {', '.join(missing)}, which this machine lacks: install it, or set "
+            "finetune to null in the comparison's file."
+        )
+
+
+def _decode(images: DecodedImages) -> None:
+    """Decode all images that are kept in memory: else the first variant would do it for the others."""
+    for index in range(len(images)):
+        images[index]
+        if index not in images.kept:
+            return
+
+
+def _code() -> str:
+    """Return a hash of the code that a pre-training runs through."""
+    digest = hashlib.sha256()
+    for module in CODE:
+        digest.update(_source(module))
+    return digest.hexdigest()
+
+
+def _source(module: ModuleType) -> bytes:
+    return inspect.getsource(module).encode()

@@ -1,0 +1,147 @@
+"""One pre-training of a comparison: warmed up, taken in slices, its energy read, resumed after a kill."""
+
+import math
+from contextlib import suppress
+from copy import deepcopy
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.comparison.results import Measurement, Row
+from dbp_mae.encoder import save_encoder
+from dbp_mae.energy import EnergyMeter
+from dbp_mae.files import write_text
+from dbp_mae.params import PretrainParams
+from dbp_mae.pretraining.train import PretrainingImages, create_run
+from dbp_mae.training import DivergedError, Pair, Training
+
+WARM_UP_STEPS = 3
+
+
+class Contender:
+    """A variant at one learning rate and seed, ready to take its next slice.
+
+    The state is in `folder`; a contender made again from there goes on where the last one was.
+    """
+
+    def __init__(
+        self,
+        variant: str,
+        images: PretrainingImages,
+        params: PretrainParams,
+        folder: Path,
+        energy: EnergyMeter,
+    ) -> None:
+        self.variant, self.params, self.folder, self.energy = variant, params, folder, energy
+        self.training = create_run(images, params)
+        self.joules: float | None = 0.0
+        self.rows: list[Row] = []
+        self.diverged = False
+        self.checkpoint = Checkpoint(folder)
+        if state := self.checkpoint.load():
+            self.training.load_state(state["training"])
+            self.joules, rows = state["joules"], state["rows"]
+            self.rows = [Row.model_validate(row) for row in rows]
+        self.saved = self.training.step
+        batches = images.batches(params)
+        warm_up(self.training, batches)
+        self.loader = self.training.loader(batches)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.diverged or self.training.finished
+
+    def take_slice(self) -> None:
+        """Train up to the next validation, validate, and write the checkpoint if it is due."""
+        stop = self.training.next_multiple(self.params.validate_every)
+        try:
+            self._train(stop)
+        except DivergedError:
+            self.diverged = True
+        if not self.diverged:
+            self.training.log()
+            self._add_row()
+        if not self.finished and self.training.step - self.saved >= self.params.checkpoint_every:
+            self._save()
+
+    def measurement(self) -> Measurement:
+        """Return what was measured so far."""
+        return Measurement(
+            variant=self.variant,
+            seed=self.params.seed,
+            learning_rate=self.params.learning_rate,
+            rows=self.rows,
+            diverged=self.diverged,
+        )
+
+    def finish(self, encoder: bool) -> Measurement:
+        """Write the measurement, and the encoder if wanted, in place of the checkpoint."""
+        if encoder and not self.diverged:
+            model = self.training.fold()
+            save_encoder(encoder_file(self.folder), model.encoder, self.training.spec)
+        done = self.measurement()
+        write_text(measurement_file(self.folder), done.model_dump_json())
+        self.checkpoint.path.unlink(missing_ok=True)
+        return done
+
+    def _train(self, stop: int) -> None:
+        self.energy.since_last()
+        self.training.advance(self.loader, stop)
+        joules = self.energy.since_last()
+        self.joules = None if joules is None or self.joules is None else self.joules + joules
+
+    def _add_row(self) -> None:
+        row = self.training.rows[-1]
+        self.diverged = not math.isfinite(row["val_loss"])
+        if not self.diverged:
+            self.rows.append(
+                Row(
+                    step=int(row["step"]),
+                    seconds=row["seconds"],
+                    joules=self.joules,
+                    train_loss=row["train_loss"],
+                    val_loss=row["val_loss"],
+                )
+            )
+
+    def _save(self) -> None:
+        rows = [row.model_dump() for row in self.rows]
+        state = {"training": self.training.state(), "joules": self.joules, "rows": rows}
+        self.checkpoint.save(state)
+        self.saved = self.training.step
+
+
+def warm_up(training: Training, batches: Dataset[Pair]) -> None:
+    """Take a few steps and a validation, and undo them.
+
+    So compilation, allocation and the choice of kernels fall before the clock begins; weights,
+    optimizer, R, clock and random state are afterwards as they were.
+    """
+    before = deepcopy(training.state())
+    device = training.fabric.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with suppress(DivergedError):  # it will again, with the clock running
+            training.advance(repeat(batches[training.step]), training.step + WARM_UP_STEPS)
+        with torch.no_grad():
+            training.validate()
+    training.load_state(before)
+
+
+def load_measurement(folder: Path) -> Measurement | None:
+    """Return the measurement of a finished run, or None."""
+    file = measurement_file(folder)
+    return Measurement.model_validate_json(file.read_bytes()) if file.exists() else None
+
+
+def measurement_file(folder: Path) -> Path:
+    """Return where a finished run keeps its measurement."""
+    return folder / "measurement.json"
+
+
+def encoder_file(folder: Path) -> Path:
+    """Return where a finished run keeps its encoder."""
+    return folder / "encoder.safetensors"

@@ -1,0 +1,151 @@
+"""What a comparison says, in figures and in sentences."""
+
+import math
+from typing import Any
+
+from dbp_mae.comparison.results import QUANTITIES, Results, Spread
+from dbp_mae.formatting import UNKNOWN, count, decimal
+
+FEW_SEEDS = 3
+"""With fewer seeds than these the sentences warn of chance."""
+LEARNT = 0.98
+"""A loss above this share of a constant predictor's is hardly better than that."""
+NAMES = {"step": "steps", "seconds": "time", "joules": "energy"}
+"""What the quantities are called."""
+
+
+def headline(results: Results) -> dict[str, Any]:
+    """Return the few figures to quote: the sentences, and time as a share of each target's own."""
+    return {
+        "sentences": sentences(results),
+        "seeds": len(results.seeds),
+        "energy": results.energy.kind,
+        **{
+            f"{variant}: {NAMES[quantity]} to the best loss of {target}": _rounded(
+                results.ratio(variant, target, quantity).geometric_mean
+            )
+            for target in dict.fromkeys((results.plan.baseline, results.rival))
+            for variant in results.settings
+            if variant != target
+            for quantity in QUANTITIES
+        },
+    }
+
+
+def table(results: Results) -> list[dict[str, Any]]:
+    """Return a row for each variant and target: what it took, and as a share of the target's own."""
+    return [
+        {
+            "variant": variant,
+            "target": target,
+            "target_loss": _listed(results.best_loss(target)),
+            **{
+                f"{NAMES[quantity]}_{name}": _listed(spread(variant, target, quantity))
+                for quantity in QUANTITIES
+                for name, spread in (("taken", results.to_target), ("ratio", results.ratio))
+            },
+        }
+        for target in results.plain
+        for variant in results.settings
+    ]
+
+
+def sentences(results: Results) -> list[str]:
+    """Return the findings: against the baseline, against the best plain rival, and the verdict."""
+    found = [_against(results, results.plan.baseline)]
+    if results.rival != results.plan.baseline:
+        found.append(_against(results, results.rival))
+    found.append(_verdict(results))
+    if (
+        target := results.best_loss(results.plan.baseline).mean or 0
+    ) > LEARNT * results.constant_loss:
+        found.append(
+            f"Beware: {results.plan.baseline} hardly learnt anything (its best loss is {target:.3f}, "
+            f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
+            "an empty target. Train for more steps."
+        )
+    if unfinished := [name for name, tuning in results.tuning.items() if not tuning.bracketed]:
+        found.append(
+            f"The learning rate of {_listing(unfinished)} could not be bracketed within the allowed "
+            "trials, so a better one may exist."
+        )
+    if left := set(results.plan.seeds) - set(results.seeds):
+        found.append(
+            f"Not finished: {len(left)} of {len(results.plan.seeds)} seeds are still to run."
+        )
+    return found
+
+
+def share(spread: Spread) -> str:
+    """Write ratios by seed: their geometric mean, lowest and highest."""
+    mean, low, high = spread.geometric_mean, spread.low, spread.high
+    if low is None or math.isnan(low):
+        return UNKNOWN
+    if mean is not None:
+        bounds = f" ({low:.2f} to {high:.2f})" if len(spread.values) > 1 else " (one seed)"
+        return decimal(mean) + bounds
+    if not spread.reached:
+        return "never"
+    return f"{low:.2f} to never ({spread.reached} of {len(spread.values)} seeds)"
+
+
+def _against(results: Results, target: str) -> str:
+    """Say how soon decorrelation reached the best loss of a plain variant."""
+    tuned = f"tuned {target}'s best loss"
+    images = f"on your {count(results.data.training_images)} images"
+    variants = results.decorrelated
+    if not variants:
+        return f"No variant is decorrelated, so nothing is said of {tuned}."
+    fastest = results.fastest(variants, target)
+    if fastest is None:
+        reached = max(results.ratio(name, target, "seconds").reached for name in variants)
+        often = f"; at best in {reached} of {len(results.seeds)} seeds" if reached else ""
+        return f"No decorrelated variant reached {tuned} in every seed {images}{often}."
+    choice = f", the fastest of {len(variants)} decorrelated variants," if len(variants) > 1 else ""
+    time = share(results.ratio(fastest, target, "seconds"))
+    cost = f"{time} of its time{_energy(results, fastest, target)}"
+    return f"{fastest}{choice} reached {tuned} in {cost} {images}."
+
+
+def _energy(results: Results, variant: str, target: str) -> str:
+    if results.energy.kind == "measured":
+        return f" and {share(results.ratio(variant, target, 'joules'))} of its energy"
+    if results.energy.kind == "estimated":
+        return " (and of its energy, which is estimated from the time)"
+    return ""
+
+
+def _verdict(results: Results) -> str:
+    """Say whether decorrelation pays against the best variant without it, and how sure that is."""
+    rival = results.rival
+    ratios = [results.ratio(name, rival, "seconds") for name in results.decorrelated]
+    known = [spread for spread in ratios if spread.values]
+    if not known:
+        return (
+            f"Whether decorrelation pays cannot be told: {rival} reached no loss to compare with."
+        )
+    if any(max(spread.values) < 1 for spread in known):
+        verdict = f"decorrelation pays on these data: it is ahead of {rival} in every seed"
+    elif all(min(spread.values) >= 1 for spread in known):
+        verdict = f"decorrelation does not pay on these data: in no seed is it ahead of {rival}"
+    else:
+        verdict = f"whether decorrelation pays cannot be told: the seeds disagree about {rival}"
+    seeds = len(results.seeds)
+    chance = (
+        f"; {seeds} seed{'s' * (seeds > 1)} cannot rule out chance" if seeds < FEW_SEEDS else ""
+    )
+    return f"In time, {verdict}{chance}."
+
+
+def _listing(names: list[str]) -> str:
+    return " and ".join(("; ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
+
+
+def _listed(spread: Spread) -> list[float | None]:
+    """Return the values by seed for JSON; None for never or unknown."""
+    return [_rounded(value) for value in spread.values]
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return four significant digits."""
+    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None

@@ -1,0 +1,239 @@
+"""What a comparison measured, and the ratios that follow from it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dbp_mae.comparison.plan import Plan, is_plain
+from dbp_mae.params import Block, FinetuneParams, PretrainParams
+
+Quantity = Literal["step", "seconds", "joules"]
+QUANTITIES: tuple[Quantity, ...] = ("step", "seconds", "joules")
+
+
+class Row(Block):
+    """A validation, with what the training had taken until then."""
+
+    step: int
+    seconds: float
+    joules: float | None
+    """None where it is not known."""
+    train_loss: float
+    val_loss: float
+
+
+class Measurement(Block):
+    """One pre-training of one variant."""
+
+    variant: str
+    seed: int
+    learning_rate: float
+    rows: list[Row]
+    """Up to the step at which it diverged, if it did."""
+    diverged: bool
+
+    @property
+    def best(self) -> Row | None:
+        """The validation of the least loss, or None where it diverged before the first one."""
+        return min(self.rows, key=lambda row: row.val_loss, default=None)
+
+    @property
+    def best_loss(self) -> float:
+        """The least validation loss; inf where the run diverged, however low it had been."""
+        return math.inf if self.diverged or self.best is None else self.best.val_loss
+
+    def first_at(self, loss: float) -> Row | None:
+        """Return the first validation at or below a loss; nothing is interpolated.
+
+        None where there is none, or where the run diverged, whatever it had reached before.
+        """
+        if self.diverged:
+            return None
+        return next((row for row in self.rows if row.val_loss <= loss), None)
+
+
+class Trial(Block):
+    """A learning rate that was tried."""
+
+    learning_rate: float
+    loss: float | None
+    """None where it diverged."""
+
+
+class Tuning(Block):
+    """How a variant came to its learning rate."""
+
+    trials: list[Trial]
+    best: float
+    bracketed: bool
+    """Whether a smaller and a larger rate were worse; if not, the tuning hit its bound."""
+
+
+class Finetuned(Block):
+    """The held-out mIoU of a measured encoder."""
+
+    variant: str
+    seed: int
+    finetune_seed: int
+    miou: float | None
+    """None where no class occurs."""
+
+
+class EnergySource(Block):
+    """Where the joules come from."""
+
+    measured: list[str]
+    """The parts whose counters were read; without any, watts tell."""
+    watts: float | None
+    """codecarbon's estimate of the machine's mean power; None where nothing is known."""
+
+    @property
+    def kind(self) -> Literal["measured", "estimated", "not measured"]:
+        """How far the joules can be believed."""
+        if self.measured:
+            return "measured"
+        return "not measured" if self.watts is None else "estimated"
+
+
+class Data(Block):
+    """What the variants saw."""
+
+    source: str
+    training_images: int
+    validation_images: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds, one value a seed; inf for never."""
+
+    values: tuple[float, ...]
+
+    @property
+    def reached(self) -> int:
+        """In how many seeds it is finite."""
+        return sum(map(math.isfinite, self.values))
+
+    @property
+    def always(self) -> bool:
+        """Whether it is finite in every seed, of which there is one at least."""
+        return bool(self.values) and self.reached == len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        """The arithmetic mean; None unless every seed has a figure."""
+        return sum(self.values) / len(self.values) if self.always else None
+
+    @property
+    def geometric_mean(self) -> float | None:
+        """The mean of ratios: that of their inverses is its inverse. None as for `mean`."""
+        return math.exp(sum(map(math.log, self.values)) / len(self.values)) if self.always else None
+
+    @property
+    def low(self) -> float | None:
+        """The least value; None without any, inf where all are."""
+        return min(self.values, default=None)
+
+    @property
+    def high(self) -> float | None:
+        """The largest value; None without any."""
+        return max(self.values, default=None)
+
+
+class Results(Block):
+    """All of a comparison."""
+
+    plan: Plan
+    settings: dict[str, PretrainParams]
+    """Of each variant, at the learning rate and seed that it was measured with last."""
+    recipe: FinetuneParams | None
+    environment: dict[str, Any]
+    data: Data
+    energy: EnergySource
+    constant_loss: float
+    """The validation loss of predicting each patch's mean."""
+    tuning: dict[str, Tuning]
+    measurements: list[Measurement]
+    """Of the seeds that all variants have finished."""
+    finetuned: list[Finetuned]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that all variants have finished."""
+        return list(dict.fromkeys(run.seed for run in self.measurements))
+
+    @property
+    def plain(self) -> list[str]:
+        """The variants without decorrelation, the baseline first."""
+        names = [name for name, params in self.settings.items() if is_plain(params)]
+        return sorted(names, key=lambda name: name != self.plan.baseline)
+
+    @property
+    def decorrelated(self) -> list[str]:
+        """The variants with decorrelation."""
+        return [name for name, params in self.settings.items() if not is_plain(params)]
+
+    def runs(self, variant: str) -> list[Measurement]:
+        """Return the measurements of a variant, one a seed."""
+        return [run for run in self.measurements if run.variant == variant]
+
+    def best_loss(self, variant: str) -> Spread:
+        """Return the least validation loss; inf where the run diverged."""
+        return _spread(run.best_loss for run in self.runs(variant))
+
+    def to_target(self, variant: str, target: str, quantity: Quantity) -> Spread:
+        """Return what `variant` took to the best loss that `target` reached with the same seed."""
+        return _spread(
+            _value(run.first_at(goal.val_loss), quantity)
+            for run, goal in self._pairs(variant, target)
+        )
+
+    def ratio(self, variant: str, target: str, quantity: Quantity) -> Spread:
+        """Return what `to_target` does, seed by seed, as a share of what `target` took itself."""
+        return _spread(
+            _value(run.first_at(goal.val_loss), quantity) / _value(goal, quantity)
+            for run, goal in self._pairs(variant, target)
+        )
+
+    def step_cost(self, variant: str) -> Spread:
+        """Return the seconds of a step as a ratio to the baseline's, seed by seed."""
+        runs = zip(self.runs(variant), self.runs(self.plan.baseline), strict=True)
+        return _spread(
+            (run.rows[-1].seconds / run.rows[-1].step)
+            / (base.rows[-1].seconds / base.rows[-1].step)
+            for run, base in runs
+            if run.rows and base.rows
+        )
+
+    def miou(self, variant: str) -> Spread:
+        """Return the held-out mIoU of every fine-tuning in which a class occurred."""
+        found = (item.miou for item in self.finetuned if item.variant == variant)
+        return _spread(share for share in found if share is not None)
+
+    def fastest(self, variants: Iterable[str], target: str) -> str | None:
+        """Return the variant that reached a target in the least share of its time, in every seed."""
+        ratios = {name: self.ratio(name, target, "seconds").geometric_mean for name in variants}
+        known = {name: share for name, share in ratios.items() if share is not None}
+        return min(known, key=lambda name: known[name], default=None)
+
+    @property
+    def rival(self) -> str:
+        """The variant without decorrelation that reached the least loss: what has to be beaten."""
+        return min(self.plain, key=lambda name: self.best_loss(name).mean or math.inf)
+
+    def _pairs(self, variant: str, target: str) -> list[tuple[Measurement, Row]]:
+        """Pair each run of a variant with the target's best validation at the same seed."""
+        goals = {run.seed: run.best for run in self.runs(target) if not run.diverged}
+        return [
+            (run, goal) for run in self.runs(variant) if (goal := goals.get(run.seed)) is not None
+        ]
+
+
+def _spread(values: Iterable[float]) -> Spread:
+    return Spread(tuple(values))
+
+
+def _value(row: Row | None, quantity: Quantity) -> float:
+    """Return a row's quantity; inf without a row, nan where it is unknown or below a counter's grain."""
+    return math.inf if row is None else getattr(row, quantity) or math.nan

@@ -1,0 +1,70 @@
+"""The convergence benchmark in its toy size, on a machine that has only what trains."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ABSENT = (
+    "albumentations", "bentoml", "codecarbon", "dvc", "great_expectations", "hydra", "imagehash",
+    "dbp_mae.charts", "onnx", "onnxruntime", "prefect", "segmentation_models_pytorch",
+)  # fmt: skip
+
+
+def convergence(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it in `folder` without the packages, its results going there too."""
+    code = (
+        "import sys, pathlib\n"
+        f"sys.modules.update(dict.fromkeys({ABSENT}))\n"  # None: its import fails
+        "from benchmarks import convergence, results_file\n"
+        "results_file.RESULTS = pathlib.Path('results')\n"
+        f"sys.argv[1:] = {list(arguments)}\n"
+        "try:\n    convergence.main()\n"
+        "except convergence.UserError as error:\n    sys.exit(f'error: {error}')\n"
+    )
+    shutil.copy(ROOT / "params.yaml", folder)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
+    first = convergence(tmp_path, "--toy", "--seeds", "2")
+    assert first.returncode == 0, first.stderr
+    (file,) = (tmp_path / "results").glob("convergence-toy-wirebond-*.json")
+    content = json.loads(file.read_text())
+    runs = content["comparison"]["measurements"]
+    assert {(run["variant"], run["seed"]) for run in runs} == {
+        (optimizer + update, seed)
+        for optimizer in ("AdamW", "Muon")
+        for update in ("", ", paper", ", function-preserving")
+        for seed in (1, 2)
+    }
+    assert content["headline"]["sentences"]
+    assert content["headline"]["energy"] in ("measured", "not measured")
+    second = convergence(tmp_path, "--toy", "--seeds", "2")
+    assert second.returncode == 0, second.stderr
+    assert "measure AdamW" in first.stdout
+    assert "measure AdamW" not in second.stdout
+    again = json.loads(file.read_text())["comparison"]["measurements"]
+    assert again == runs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "bsdata"], "needs its folder"),
+        (["--data", "cats"], "is unknown"),
+        (["--toy", "--pretrain", "steps"], "KEY=VALUE"),
+        (["--toy", "--finetune"], "Fine-tuning needs"),
+    ],
+)
+def test_bad_arguments_give_one_sentence(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = convergence(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

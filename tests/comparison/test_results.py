@@ -1,0 +1,165 @@
+"""Time to a target, on curves whose answer is known."""
+
+import json
+import math
+import re
+from datetime import date
+
+import pytest
+from made_results import clear_win, measurement, results, with_finetuning
+
+from dbp_mae.comparison.findings import headline, sentences, share, table
+from dbp_mae.comparison.page import page
+from dbp_mae.comparison.results import EnergySource, Results, Spread
+
+
+def test_the_target_is_the_first_validation_at_or_below_it() -> None:
+    run = measurement("AdamW", 1, slope=0.001)
+    assert run.best is not None
+    assert run.best.step == 100
+    row = run.first_at(1 - 0.001 * 30)
+    assert row is not None
+    assert row.step == 30
+    between = run.first_at(1 - 0.001 * 31)
+    assert between is not None
+    assert between.step == 40
+    assert run.first_at(0.1) is None
+
+
+def test_twice_as_steep_takes_half() -> None:
+    found = results(clear_win())
+    for quantity in ("step", "seconds", "joules"):
+        assert found.ratio("Muon", "AdamW", quantity).values == pytest.approx([0.5] * 3)
+    assert found.ratio("AdamW", "AdamW", "seconds").values == (1, 1, 1)
+    # 1 - 0.002 * 100 is first reached by 0.004 a step at step 50
+    assert found.ratio("Muon, function-preserving", "Muon", "step").values == (0.5, 0.5, 0.5)
+    assert found.rival == "Muon"
+
+
+def test_seeds_are_compared_in_pairs() -> None:
+    runs = [
+        run
+        for seed, pace in ((1, 0.5), (2, 5.0))  # the machine was slow when seed 2 ran
+        for run in (
+            measurement("AdamW", seed, 0.001, pace),
+            measurement("Muon", seed, 0.002, pace),
+        )
+    ]
+    assert results(runs).ratio("Muon", "AdamW", "seconds").values == pytest.approx([0.5, 0.5])
+
+
+def test_a_slower_step_counts_in_time_and_not_in_steps() -> None:
+    found = results(
+        [measurement("AdamW", 1, 0.001), measurement("AdamW, paper", 1, 0.002, pace=0.75)]
+    )
+    assert found.ratio("AdamW, paper", "AdamW", "step").values == pytest.approx([0.5])
+    assert found.ratio("AdamW, paper", "AdamW", "seconds").values == pytest.approx([0.75])
+    assert found.step_cost("AdamW, paper").values == pytest.approx([1.5])
+
+
+def test_never_is_told_apart_from_late() -> None:
+    runs = clear_win()
+    runs[2] = measurement("AdamW, paper", 1, 0.0001)
+    spread = results(runs).ratio("AdamW, paper", "AdamW", "seconds")
+    assert spread.values[0] == math.inf
+    assert spread.geometric_mean is None
+    assert share(spread) == "0.50 to never (2 of 3 seeds)"
+    assert share(Spread((math.inf, math.inf))) == "never"
+
+
+def test_a_diverged_run_reaches_nothing() -> None:
+    runs = clear_win()
+    runs[3] = measurement("Muon, function-preserving", 1, 0.004, diverged=True)
+    found = results(runs)
+    assert found.ratio("Muon, function-preserving", "AdamW", "seconds").reached == 2
+    assert found.best_loss("Muon, function-preserving").values[0] == math.inf
+
+
+def test_a_diverged_baseline_sets_no_target() -> None:
+    runs = clear_win()
+    runs[0] = measurement("AdamW", 1, 0.001, diverged=True)
+    assert len(results(runs).ratio("Muon", "AdamW", "seconds").values) == 2
+
+
+def test_the_mean_of_ratios_is_geometric() -> None:
+    assert Spread((0.5, 2.0)).geometric_mean == pytest.approx(1.0)
+
+
+def test_the_headline_quotes_ratio_and_spread() -> None:
+    said = sentences(results(clear_win()))
+    assert said[0].startswith("Muon, function-preserving, the fastest of 2 decorrelated variants,")
+    assert "tuned AdamW's best loss in 0.30 (0.30 to 0.30) of its time" in said[0]
+    assert "0.30 (0.30 to 0.30) of its energy" in said[0]
+    assert "on your 1\u202f234 images" in said[0]
+    assert "tuned Muon's best loss in 0.50" in said[1]
+    assert "decorrelation pays on these data" in said[2]
+
+
+def test_a_rival_that_is_as_good_is_not_hidden() -> None:
+    """Decorrelation beats AdamW, but plain Muon beats it."""
+    slopes = {"AdamW": 1, "Muon": 4, "AdamW, paper": 2, "Muon, function-preserving": 3}
+    runs = [
+        measurement(name, seed, slope / 1000)
+        for seed in (1, 2, 3)
+        for name, slope in slopes.items()
+    ]
+    said = " ".join(sentences(results(runs)))
+    assert "of its time" in said
+    assert "No decorrelated variant reached tuned Muon's best loss in every seed" in said
+    assert "does not pay" in said
+
+
+def test_seeds_that_disagree_leave_it_open() -> None:
+    runs = clear_win()
+    for index in (2, 3):  # the decorrelated ones of the first seed
+        runs[index] = measurement(runs[index].variant, 1, 0.0001)
+    assert "cannot be told" in " ".join(sentences(results(runs)))
+
+
+def test_a_baseline_that_learnt_nothing_is_an_empty_target() -> None:
+    learnt = results(clear_win())
+    assert "Beware" not in " ".join(sentences(learnt))
+    idle = learnt.model_copy(update={"constant_loss": 0.9})
+    assert "AdamW hardly learnt anything" in " ".join(sentences(idle))
+
+
+def test_few_seeds_are_said_to_be_few() -> None:
+    assert "1 seed cannot rule out chance" in " ".join(sentences(results(clear_win()[:4])))
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        EnergySource(measured=["gpu"], watts=None),
+        EnergySource(measured=[], watts=40.0),
+        EnergySource(measured=[], watts=None),
+    ],
+)
+def test_the_page_says_where_the_energy_comes_from(energy: EnergySource) -> None:
+    html = page(results(clear_win(), energy), date(2026, 1, 31))
+    assert {"measured": "read from the counters of the GPU", "estimated": "Energy is estimated",
+            "not measured": "Energy was not measured"}[energy.kind] in html  # fmt: skip
+    assert html.count("<svg") == (3 if energy.kind == "not measured" else 4)
+
+
+def test_the_page_is_whole_and_offline() -> None:
+    found = with_finetuning(results(clear_win()), {"AdamW": 0.712, "Muon": None})
+    html = page(found, date(2026, 1, 31))
+    for words in (*found.settings, "diverged", "DVC", "0.712", "held-out mIoU"):
+        assert words in html, words
+    assert not re.search(r"<(script|link|iframe|img)|url\((?!#)|@import", html)
+    assert not re.search(r"\b(None|nan|inf)\b", re.sub(r"<svg.*?</svg>", "", html, flags=re.S))
+
+
+def test_names_are_text_and_nothing_else() -> None:
+    found = results(clear_win())
+    data = found.data.model_copy(update={"source": "<script>alert(1)</script>"})
+    assert "<script>" not in page(found.model_copy(update={"data": data}), date(2026, 1, 31))
+
+
+def test_the_figures_survive_json() -> None:
+    found = results(clear_win())
+    assert Results.model_validate_json(found.model_dump_json()) == found
+    figures = headline(found)
+    assert figures["Muon: time to the best loss of AdamW"] == 0.5
+    json.dumps([figures, table(found)], allow_nan=False)
