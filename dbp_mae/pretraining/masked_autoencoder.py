@@ -1,7 +1,7 @@
 """The masked autoencoder around a timm Vision Transformer (arXiv 2111.06377)."""
 
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -114,6 +114,7 @@ class MaskedAutoencoder(nn.Module):
         cls_position = self.decoder_positions[:, :1].expand(len(latent), -1, -1)
         tokens = torch.cat([tokens, mask_tokens], dim=1) + torch.cat([cls_position, positions], 1)
         *blocks, last = self.decoder_blocks
+        assert isinstance(last, Block)
         for block in blocks:
             tokens = block(tokens)
         tokens = forward_last(last, tokens, masked.shape[1])  # B M d
@@ -141,6 +142,7 @@ def forward_last(block: Block, tokens: Tensor, count: int) -> Tensor:
     The others give keys and values alone: their queries, projections and MLP are saved.
     """
     attention = block.attn
+    assert isinstance(attention, Attention)
     normed = block.norm1(tokens)
     width = tokens.shape[2]
     query_weight, weight = attention.qkv.weight.tensor_split([width])
