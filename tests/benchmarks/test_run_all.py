@@ -30,7 +30,7 @@ def test_endless_part_is_cut_off() -> None:
 
 
 def test_failure_is_told() -> None:
-    failing = Part("failing", "benchmarks.step_overhead", ["--no-such-option"], share=1)
+    failing = Part("failing", "json.tool", ["--no-such-option"], share=1)
     assert run_parts([failing], seconds=60)["failing"] == "failed with exit status 2"
 
 

@@ -16,7 +16,6 @@ REFUSED = (
     "great_expectations",
     "hydra",
     "imagehash",
-    "matplotlib",
     "onnx",
     "onnxruntime",
     "onnxscript",
