@@ -5,6 +5,7 @@ data. Without a folder it cuts crops from the rendered default images, as PNG an
 """
 
 import argparse
+import json
 import tempfile
 import time
 from itertools import product
@@ -17,13 +18,14 @@ from torch.utils.data import DataLoader
 
 from benchmarks.command import report, run
 from benchmarks.training_step import add_arguments, pretraining, step_params, stepper, with_update
-from benchmarks.turns import take_turns
+from benchmarks.turns import kept_file, take_turns
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages
 from dbp_mae.data.source import IMAGE_SUFFIXES
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.errors import UserError
+from dbp_mae.files import write_text
 from dbp_mae.params import PretrainParams, load_params
 
 ENOUGH = 1.1
@@ -84,11 +86,15 @@ def measure(
 ) -> dict[str, Any]:
     """Return the figures of one way to load, `step` being images a second of the step alone."""
     params = settings(arguments, workers)
+    kept = kept_file("loader", {**params.model_dump(), "images": name, "keep": keep, "step": step})
+    if kept.exists():
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
     images = open_images(folder, arguments.channels, keep)
     loading = loading_rate(CropBatches(images, params, seed=0), params)
     images = open_images(folder, arguments.channels, keep)
     together = training(CropBatches(images, params, seed=0), params, arguments.channels)
-    return {
+    row = {
         "images": name,
         "workers": workers,
         "decoded": "once" if keep else "at each use",
@@ -97,6 +103,8 @@ def measure(
         **together,
         "bottleneck": bottleneck(loading, step, workers),
     }
+    write_text(kept, json.dumps(row))
+    return row
 
 
 def bottleneck(loading: float, step: float, workers: int) -> str:
@@ -142,7 +150,10 @@ def main() -> None:
         )
         step = params.batch / float(times["step"].median())
         cases = product(folders.items(), arguments.workers, (True, False))
-        rows = [measure(*named, workers, keep, step, arguments) for named, workers, keep in cases]
+        rows = [
+            measure(name, folder, workers, keep, step, arguments)
+            for (name, folder), workers, keep in cases
+        ]
     report("loader", headline(rows), rows)
 
 

@@ -35,7 +35,7 @@ def take_turns(
     `enter` makes the contestants and is called only when rounds are missing; `settings` tells this
     measurement from others of the same `name`.
     """
-    path = ROOT / f"{name}-{_identity(settings)}.json"
+    path = kept_file(name, settings)
     times: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
     if len(times) < rounds:
         contestants = enter()
@@ -70,9 +70,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _identity(settings: dict[str, Any]) -> str:
+def kept_file(name: str, settings: dict[str, Any]) -> Path:
+    """Return the file of one measurement with this device, these versions, this code and settings."""
     digest = hashlib.sha256(json.dumps([environment(), settings], default=str).encode())
     for folder in (Path(dbp_mae.__file__).parent, Path(__file__).parent):
         for source in sorted(folder.rglob("*.py")):
             digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
+    return ROOT / f"{name}-{digest.hexdigest()[:12]}.json"

@@ -114,6 +114,7 @@ def test_loader_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     figures = headline(loader, arguments, tmp_path, monkeypatch)
     assert len(figures) == 2
     assert all(0 < share < 1 for share in figures.values())
+    assert headline(loader, arguments, tmp_path, monkeypatch) == figures  # kept, not measured again
 
 
 def test_loader_refuses_an_empty_folder(tmp_path: Path) -> None:
