@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from benchmarks.results_file import environment, write_results
+from benchmarks.results_file import write_results
 from dbp_mae import emissions
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.data.ingest import ingest
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.environment import environment
 from dbp_mae.params import Params, load_params
 from dbp_mae.pretraining.train import Pretraining
 from dbp_mae.segmentation.train import Finetuning

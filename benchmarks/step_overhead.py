@@ -1,130 +1,92 @@
-"""What decorrelation costs a training step: `python -m benchmarks.step_overhead --models nano small`.
+"""What decorrelation costs a training step: `python -m benchmarks.step_overhead --models small base`.
 
-The untouched model and the variants take turns in one run, so that a noisy machine slows all alike;
-the figure is the median of the ratios of neighbouring steps.
+The untouched model and the variants take turns in one run, with the very step of the training; the
+figure is the median over the rounds of the ratio to the untouched model's step in the same round.
 """
 
 import argparse
-import time
+from itertools import product
+from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
+from benchmarks.command import report, run
+from benchmarks.training_step import add_arguments, step_params, stepper, with_update
+from benchmarks.turns import median_ratios, take_turns
 
-from benchmarks.results_file import write_results
-from dbp_mae.encoder import EncoderSpec
-from dbp_mae.environment import environment
-from dbp_mae.params import DecorrelationParams, PretrainParams, load_params
-from dbp_mae.precision import resolve
-from dbp_mae.pretraining.decorrelation import Decorrelator
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
-from dbp_mae.pretraining.optimizers import create_optimizers
-
-VARIANTS: dict[str, dict[str, object]] = {
-    "untouched": {"update": "none"},
-    "paper": {"update": "paper"},
-    "function-preserving": {"update": "function-preserving"},
-    "function-preserving, every 4": {"update": "function-preserving", "every": 4},
+VARIANTS = {
+    "untouched": ("none", 1),
+    "paper": ("paper", 1),
+    "function-preserving": ("function-preserving", 1),
+    "function-preserving, every 4": ("function-preserving", 4),
 }
-IMAGE, PATCH = 224, 16
+DECODERS = {"paper": (512, 8), "light": (64, 1)}
+"""Width and depth: that of the MAE paper, and that of the default recipe, which hides the least."""
 
 
-class Stepper:
-    """One variant, ready to take steps."""
-
-    def __init__(self, params: PretrainParams, device: torch.device) -> None:
-        torch.manual_seed(0)
-        spec = EncoderSpec(params.model, PATCH, IMAGE, 3, (0.5,) * 3, (0.2,) * 3)
-        self.model = MaskedAutoencoder(spec, params).to(device)
-        self.decorrelator = None
-        if params.decorrelation.update != "none":
-            self.decorrelator = Decorrelator(self.model.encoder, params.decorrelation, seed=0)
-            self.model.to(device)
-        self.optimizers = create_optimizers(self.model, params)
-        self.autocast = torch.autocast(
-            device.type, torch.bfloat16, enabled=resolve(params.precision) == "bf16-mixed"
-        )
-
-    def seconds(self, batch: tuple[Tensor, Tensor]) -> float:
-        """Take a step and return how long it took."""
-        _synchronize()
-        start = time.perf_counter()
-        with self.autocast:
-            loss = self.model(*batch)
-        loss.backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        if self.decorrelator:
-            self.decorrelator.step()
-        _synchronize()
-        return time.perf_counter() - start
-
-
-def measure(model: str, batch: int, steps: int, warmup: int) -> list[dict[str, object]]:
+def measure(
+    model: str, optimizer: str, decoder: str, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
     """Return a row a variant: median seconds a step and the ratio to the untouched model."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    params = load_params().pretrain.model_copy(
-        update={"model": model, "patch": PATCH, "crop": IMAGE, "batch": batch}
+    width, depth = DECODERS[decoder]
+    params = step_params(
+        arguments,
+        model=model,
+        optimizer=optimizer,
+        decoder_dim=width,
+        decoder_depth=depth,
+        compile=arguments.compile,
     )
-    steppers = {
-        name: Stepper(
-            params.model_copy(update={"decorrelation": _settings(params, changes)}), device
-        )
-        for name, changes in VARIANTS.items()
-    }
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (batch, 3, IMAGE, IMAGE), generator=generator, dtype=torch.uint8)
-    noise = torch.rand(batch, (IMAGE // PATCH) ** 2, generator=generator)
-    data = (pixels.to(device), noise.to(device))
-    times = np.array(
-        [[stepper.seconds(data) for stepper in steppers.values()] for _ in range(warmup + steps)]
-    )[warmup:]
-    ratios = times / times[:, :1]
+    times = take_turns(
+        "step_overhead",
+        {**params.model_dump(), "channels": arguments.channels},
+        lambda: {
+            name: stepper(with_update(params, *variant), arguments.channels)
+            for name, variant in VARIANTS.items()
+        },
+        arguments.rounds,
+        arguments.warmup,
+    )
+    ratios = median_ratios(times, "untouched")
     return [
         {
             "model": model,
-            "batch": batch,
+            "optimizer": optimizer,
+            "decoder": decoder,
+            "batch": params.batch,
+            "precision": params.precision,
+            "compiled": params.compile,
             "variant": name,
-            "seconds": float(np.median(times[:, column])),
-            "ratio": float(np.median(ratios[:, column])),
+            "rounds": len(times),
+            "seconds": float(times[name].median()),
+            "ratio": float(ratios[name]),
         }
-        for column, name in enumerate(steppers)
+        for name in VARIANTS
     ]
 
 
-def _settings(params: PretrainParams, changes: dict[str, object]) -> DecorrelationParams:
-    return params.decorrelation.model_copy(update=changes)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def main() -> None:
-    """Measure, print the table and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["small", "base"])
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=3)
-    arguments = parser.parse_args()
-    rows = [
-        row
-        for model in arguments.models
-        for row in measure(model, arguments.batch, arguments.steps, arguments.warmup)
-    ]
-    print(" ".join(f"{name} {value}" for name, value in environment().items()))
-    print(pd.DataFrame(rows).round(4).to_string(index=False))
-    headline = {
-        f"{row['model']}, {row['variant']}": round(float(str(row["ratio"])), 3)
+def headline(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the ratio of each variant by model, optimizer and decoder."""
+    keys = ("model", "optimizer", "decoder", "variant")
+    return {
+        ", ".join(row[key] for key in keys): round(row["ratio"], 3)
         for row in rows
         if row["variant"] != "untouched"
     }
-    print(write_results("step_overhead", headline, rows))
+
+
+def main() -> None:
+    """Measure, print the table and write the results, anew after each model, decoder and optimizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--models", nargs="+", default=["small"])
+    parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"])
+    parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=DECODERS)
+    parser.add_argument("--compile", action="store_true")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for case in product(arguments.models, arguments.optimizers, arguments.decoders):
+        rows += measure(*case, arguments)
+        report(f"step_overhead{'_compiled' * arguments.compile}", headline(rows), rows)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

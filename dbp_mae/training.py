@@ -45,7 +45,11 @@ class LoopParams(Protocol):
 
 def create_fabric(params: LoopParams) -> Fabric:
     """Return Fabric on the best device, with the parameters' precision, all seeds set."""
-    fabric = Fabric(accelerator="auto", devices=1, precision=resolve(params.precision))
+    precision = resolve(params.precision)
+    if precision == "bf16-mixed":
+        # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
+        torch.set_float32_matmul_precision("high")
+    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
     fabric.seed_everything(params.seed, verbose=False)
     return fabric
 

@@ -29,16 +29,16 @@ def gram(states: Tensor) -> Tensor:
 
 def residual(moments: Tensor, kappa: float) -> Tensor:
     """Return M = (1 - kappa) offdiag(G) + kappa (diag(G) - I) of second moments G, (..., d, d)."""
+    direction = (1 - kappa) * moments
     variances = torch.diagonal(moments, dim1=-2, dim2=-1)
-    return (1 - kappa) * (moments - torch.diag_embed(variances)) + kappa * torch.diag_embed(
-        variances - 1
-    )
+    torch.diagonal(direction, dim1=-2, dim2=-1).copy_(kappa * (variances - 1))
+    return direction
 
 
 def correlation_loss(moments: Tensor, kappa: float) -> Tensor:
     """Return ((1 - kappa) sum C^2 + kappa sum V^2) / d^2 of second moments G, (..., d, d), as (...)."""
     variances = torch.diagonal(moments, dim1=-2, dim2=-1)
-    correlations = moments.square().sum((-2, -1)) - variances.square().sum(-1)
+    correlations = torch.linalg.matrix_norm(moments).square() - variances.square().sum(-1)
     deviations = (variances - 1).square().sum(-1)
     return ((1 - kappa) * correlations + kappa * deviations) / moments.shape[-1] ** 2
 

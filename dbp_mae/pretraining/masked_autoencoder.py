@@ -1,8 +1,9 @@
 """The masked autoencoder around a timm Vision Transformer (arXiv 2111.06377)."""
 
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dbp_mae.encoder import EncoderSpec, create_encoder, sincos_positions
 from dbp_mae.params import HEAD_WIDTH, PretrainParams
@@ -56,10 +57,11 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, pixels: Tensor, noise: Tensor) -> Tensor:
         """Return the loss of raw crops, uint8, B C H W; `noise`, B N, decides which patches stay."""
-        images = self.normalize(pixels)
-        visible, mask, restore = self.random_masking(noise)
-        latent = self.forward_encoder(images, visible)
-        return self.forward_loss(images, self.forward_decoder(latent, restore), mask)
+        patches = self.patchify(self.normalize(pixels))
+        visible, masked = self.random_masking(noise)
+        latent = self.forward_encoder(select(patches, visible), visible)
+        prediction = self.forward_decoder(latent, visible, masked)
+        return self.forward_loss(select(patches, masked), prediction)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Return raw crops with the data's own mean and variance removed."""
@@ -77,46 +79,80 @@ class MaskedAutoencoder(nn.Module):
         images = patches.unflatten(2, (p, p, -1)).unflatten(1, (side, side))  # B h w P P C
         return images.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
-    def random_masking(self, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose the patches with the least noise.
-
-        Returns:
-            Indices of the visible patches, B V; the mask, B N, 1 where masked; and the order that puts
-            visible and masked patches, in this sequence, back into place, B N.
-        """
+    def random_masking(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices of the patches that stay visible, those with the least noise, B V, and
+        of the masked ones, B M."""
         order = noise.argsort(dim=1)
-        restore = order.argsort(dim=1)
         visible = max(1, round(noise.shape[1] * (1 - self.mask_ratio)))
-        return order[:, :visible], (restore >= visible).float(), restore
+        return order[:, :visible], order[:, visible:]
 
-    def forward_encoder(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Encode the visible patches of normalised images: B 1+V D."""
+    def forward_encoder(self, patches: Tensor, visible: Tensor) -> Tensor:
+        """Encode the visible patches, B V P*P*C, at their positions: B 1+V D.
+
+        The patch embedding's convolution has one window a patch: a product with each visible one.
+        """
         encoder = self.encoder
         assert encoder.pos_embed is not None
         assert encoder.cls_token is not None
-        tokens = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]  # B N D
-        tokens = tokens.gather(1, visible[:, :, None].expand(-1, -1, tokens.shape[2]))
+        projection = encoder.patch_embed.proj
+        weight = projection.weight.permute(0, 2, 3, 1).flatten(1)  # D P*P*C
+        tokens = functional.linear(patches, weight, projection.bias)  # B V D
+        tokens = tokens + select(encoder.pos_embed[:, 1:], visible)
         cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         return encoder.norm(encoder.blocks(encoder.norm_pre(torch.cat([cls, tokens], dim=1))))
 
-    def forward_decoder(self, latent: Tensor, restore: Tensor) -> Tensor:
-        """Predict every patch, B N P*P*C, from the encoded visible ones."""
-        tokens = self.decoder_embed(latent)
-        masked = restore.shape[1] + 1 - tokens.shape[1]
-        patches = torch.cat(
-            [tokens[:, 1:], self.mask_token.to(tokens.dtype).expand(len(tokens), masked, -1)], dim=1
-        )
-        patches = patches.gather(1, restore[:, :, None].expand(-1, -1, tokens.shape[2]))
-        tokens = torch.cat([tokens[:, :1], patches], dim=1) + self.decoder_positions
-        return self.decoder_pred(self.decoder_norm(self.decoder_blocks(tokens)))[:, 1:]
+    def forward_decoder(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Predict the masked patches, B M P*P*C, from the encoded visible ones.
 
-    def targets(self, images: Tensor) -> Tensor:
-        """Return the patches, each with its own mean and variance removed: B N P*P*C."""
-        patches = self.patchify(images)
+        Attention does not see the order of the tokens, but their positions: so the visible stay in
+        front, and nothing is put back into place.
+        """
+        tokens = self.decoder_embed(latent)  # B 1+V d
+        mask_tokens = self.mask_token.to(tokens.dtype).expand(*masked.shape, -1)
+        places = torch.cat([visible, masked], dim=1)
+        positions = select(self.decoder_positions[:, 1:], places)
+        cls_position = self.decoder_positions[:, :1].expand(len(latent), -1, -1)
+        tokens = torch.cat([tokens, mask_tokens], dim=1) + torch.cat([cls_position, positions], 1)
+        *blocks, last = self.decoder_blocks
+        assert isinstance(last, Block)
+        for block in blocks:
+            tokens = block(tokens)
+        tokens = forward_last(last, tokens, masked.shape[1])  # B M d
+        return self.decoder_pred(self.decoder_norm(tokens))
+
+    def targets(self, patches: Tensor) -> Tensor:
+        """Return flat patches, each with its own mean and variance removed."""
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return (patches - mean) / (variance + 1e-6).sqrt()
 
-    def forward_loss(self, images: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean squared error over the masked patches."""
-        error = (prediction.float() - self.targets(images)).square().mean(dim=-1)  # B N
-        return (error * mask).sum() / mask.sum()
+    def forward_loss(self, patches: Tensor, prediction: Tensor) -> Tensor:
+        """Return the mean squared error of the prediction of masked patches."""
+        return functional.mse_loss(prediction.float(), self.targets(patches))
+
+
+def select(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Return the tokens, 1 or B N D, at indices, B K: B K D."""
+    tokens = tokens.expand(len(indices), -1, -1)
+    return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+def forward_last(block: Block, tokens: Tensor, count: int) -> Tensor:
+    """Return what a plain timm block makes of the last `count` tokens, B L D; they attend to all.
+
+    The others give keys and values alone: their queries, projections and MLP are saved.
+    """
+    attention = block.attn
+    assert isinstance(attention, Attention)
+    normed = block.norm1(tokens)
+    width = tokens.shape[2]
+    query_weight, weight = attention.qkv.weight.tensor_split([width])
+    query_bias, bias = attention.qkv.bias.tensor_split([width])
+    queries = functional.linear(normed[:, -count:], query_weight, query_bias)
+    keys, values = functional.linear(normed, weight, bias).chunk(2, dim=2)
+    heads = (
+        part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)  # B H L D/H
+        for part in (queries, keys, values)
+    )
+    attended = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    tokens = tokens[:, -count:] + attention.proj(attended)
+    return tokens + block.mlp(block.norm2(tokens))

@@ -60,4 +60,4 @@ def _adamw(
         {"params": matrices, "weight_decay": params.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=params.learning_rate, betas=BETAS)
+    return torch.optim.AdamW(groups, lr=params.learning_rate, betas=BETAS, fused=True)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dbp_mae.data.crops import Batch
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
+from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 
 GAP = 4
 """White pixels between two pictures."""
@@ -23,14 +23,15 @@ def draw_reconstructions(model: MaskedAutoencoder, batch: Batch, count: int = 8)
     every = max(1, len(batch[0]) // count)
     pixels, noise = (part[::every][:count] for part in batch)
     images = model.normalize(pixels)
-    visible, mask, restore = model.random_masking(noise)
-    prediction = model.forward_decoder(model.forward_encoder(images, visible), restore)
-
     patches = model.patchify(images)
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    masked = mask[:, :, None].bool()
-    reconstructed = torch.where(masked, prediction * (variance + 1e-6).sqrt() + mean, patches)
-    hidden = torch.where(masked, torch.zeros_like(patches), patches)
+    visible, masked = model.random_masking(noise)
+    latent = model.forward_encoder(select(patches, visible), visible)
+    prediction = model.forward_decoder(latent, visible, masked)
+
+    variance, mean = torch.var_mean(select(patches, masked), dim=-1, keepdim=True)
+    places = masked[:, :, None].expand_as(prediction)
+    hidden = patches.scatter(1, places, 0)
+    reconstructed = patches.scatter(1, places, prediction * (variance + 1e-6).sqrt() + mean)
     rows = [images, model.unpatchify(hidden), model.unpatchify(reconstructed)]
     return _grid([_to_pixels(model, row) for row in rows])
 

@@ -17,7 +17,7 @@ from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.decorrelation import Decorrelator, check_sample
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
+from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.training import Training, clip_gradients, create_fabric
 
@@ -152,10 +152,10 @@ class Pretraining(Training):
     def constant_loss(self) -> float:
         """Return the validation loss of predicting every patch's own mean."""
         pixels, noise = self.validation
-        images = self.plain_model.normalize(pixels)
-        _, mask, _ = self.plain_model.random_masking(noise)
-        constant = torch.zeros_like(self.plain_model.patchify(images))
-        return float(self.plain_model.forward_loss(images, constant, mask))
+        model = self.plain_model
+        _, masked = model.random_masking(noise)
+        patches = select(model.patchify(model.normalize(pixels)), masked)
+        return float(model.forward_loss(patches, torch.zeros_like(patches)))
 
     def learnt(self) -> dict[str, Any]:
         """Return the model's state, R included, and the optimizers'."""

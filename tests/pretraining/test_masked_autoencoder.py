@@ -2,9 +2,11 @@
 
 import torch
 from default_params import default_params
+from timm.models.vision_transformer import Block
+from torch import Tensor
 
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
+from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, forward_last, select
 
 SPEC = EncoderSpec("nano", 8, 32, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
 
@@ -40,43 +42,66 @@ def test_patches_are_in_the_order_of_timm() -> None:
     assert autoencoder.patchify(images).sum(dim=2)[0].nonzero().flatten().tolist() == [4]
 
 
-def test_masking_hides_its_share_and_restores_the_order() -> None:
-    visible, mask, restore = model().random_masking(crops()[1])
+def test_masking_divides_the_patches_by_their_noise() -> None:
+    noise = crops()[1]
+    visible, masked = model().random_masking(noise)
     assert visible.shape == (4, 4)
-    assert mask.sum(dim=1).tolist() == [12.0] * 4
-    assert (mask.gather(1, visible) == 0).all()
-    for row in range(4):
-        for position, patch in enumerate(visible[row].tolist()):
-            assert restore[row, patch] == position
+    assert masked.shape == (4, 12)
+    order = torch.cat([visible, masked], dim=1)
+    assert (order.sort(dim=1).values == torch.arange(16)).all()
+    assert (noise.gather(1, visible).amax(dim=1) < noise.gather(1, masked).amin(dim=1)).all()
+
+
+def predict(autoencoder: MaskedAutoencoder, patches: Tensor, noise: Tensor) -> Tensor:
+    visible, masked = autoencoder.random_masking(noise)
+    latent = autoencoder.forward_encoder(select(patches, visible), visible)
+    return autoencoder.forward_decoder(latent, visible, masked)
 
 
 def test_prediction_sees_nothing_of_masked_patches() -> None:
     autoencoder = model().eval()
     pixels, noise = crops()
-    images = autoencoder.normalize(pixels)
-    visible, mask, restore = autoencoder.random_masking(noise)
-    changed = images + 5 * autoencoder.unpatchify(
-        mask[:, :, None].expand(-1, -1, 8 * 8 * 3).contiguous()
-    )
-    before, after = (
-        autoencoder.forward_decoder(autoencoder.forward_encoder(x, visible), restore)
-        for x in (images, changed)
-    )
-    torch.testing.assert_close(before, after)
+    patches = autoencoder.patchify(autoencoder.normalize(pixels))
+    _, masked = autoencoder.random_masking(noise)
+    changed = patches.scatter(1, masked[:, :, None].expand(-1, -1, patches.shape[2]), 5.0)
+    before, after = (predict(autoencoder, x, noise) for x in (patches, changed))
+    assert not torch.equal(patches, changed)
+    assert torch.equal(before, after)
 
 
-def test_loss_counts_masked_patches_alone() -> None:
-    autoencoder = model()
+def test_decoder_equals_the_one_over_all_patches_in_their_place() -> None:
+    """The paper's order: mask tokens among the visible ones, a prediction for every patch."""
+    autoencoder = model().eval()
     pixels, noise = crops()
-    images = autoencoder.normalize(pixels)
-    _, mask, _ = autoencoder.random_masking(noise)
-    truth = autoencoder.targets(images)
-    wrong_where_visible = truth + 3 * (1 - mask)[:, :, None]
-    assert float(autoencoder.forward_loss(images, wrong_where_visible, mask)) == 0
-    wrong_where_masked = truth + 3 * mask[:, :, None]
-    torch.testing.assert_close(
-        autoencoder.forward_loss(images, wrong_where_masked, mask), torch.tensor(9.0)
-    )
+    visible, masked = autoencoder.random_masking(noise)
+    patches = autoencoder.patchify(autoencoder.normalize(pixels))
+    latent = autoencoder.forward_encoder(select(patches, visible), visible)
+
+    width = autoencoder.mask_token.shape[2]
+    tokens = autoencoder.decoder_embed(latent)
+    places = visible[:, :, None].expand(-1, -1, width)
+    everywhere = autoencoder.mask_token.expand(4, 16, -1).scatter(1, places, tokens[:, 1:])
+    everywhere = torch.cat([tokens[:, :1], everywhere], dim=1) + autoencoder.decoder_positions
+    decoded = autoencoder.decoder_norm(autoencoder.decoder_blocks(everywhere))
+    expected = select(autoencoder.decoder_pred(decoded)[:, 1:], masked)
+    torch.testing.assert_close(autoencoder.forward_decoder(latent, visible, masked), expected)
+
+
+def test_last_block_equals_timm_block() -> None:
+    torch.manual_seed(0)
+    block = Block(64, 2, qkv_bias=True)
+    tokens = torch.randn(3, 10, 64)
+    torch.testing.assert_close(forward_last(block, tokens, 7), block(tokens)[:, -7:])
+
+
+def test_loss_is_of_patches_without_their_mean_and_variance() -> None:
+    autoencoder = model()
+    patches = autoencoder.patchify(autoencoder.normalize(crops()[0]))
+    truth = autoencoder.targets(patches)
+    torch.testing.assert_close(truth.mean(dim=2), torch.zeros(4, 16), atol=1e-5, rtol=0)
+    torch.testing.assert_close(truth.var(dim=2), torch.ones(4, 16), atol=1e-3, rtol=0)
+    assert float(autoencoder.forward_loss(patches, truth)) == 0
+    torch.testing.assert_close(autoencoder.forward_loss(patches, truth + 3), torch.tensor(9.0))
 
 
 def test_all_visible_equals_timm_forward() -> None:
@@ -84,6 +109,6 @@ def test_all_visible_equals_timm_forward() -> None:
     images = autoencoder.normalize(crops()[0])
     everything = torch.arange(16).expand(4, -1)
     torch.testing.assert_close(
-        autoencoder.forward_encoder(images, everything),
+        autoencoder.forward_encoder(autoencoder.patchify(images), everything),
         autoencoder.encoder.forward_features(images),
     )

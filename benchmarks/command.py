@@ -1,0 +1,26 @@
+"""What every benchmark does around its measurement."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.results_file import write_results
+from dbp_mae.environment import environment
+from dbp_mae.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark; a user's error ends it with one sentence and exit status 1."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def report(name: str, headline: dict[str, float], rows: list[dict[str, Any]]) -> None:
+    """Print hardware, versions and the table, and write the file of results."""
+    print(" ".join(f"{key} {value}" for key, value in environment().items()))
+    print(pd.DataFrame(rows).round(4).to_string(index=False))
+    print(write_results(name, headline, rows))

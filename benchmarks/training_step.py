@@ -1,0 +1,76 @@
+"""The pre-training step that users run, on random crops that lie on the device."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dbp_mae.data.crops import Batch
+from dbp_mae.encoder import EncoderSpec
+from dbp_mae.params import PretrainParams, load_params
+from dbp_mae.pretraining.train import Pretraining
+from dbp_mae.training import create_fabric
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the settings of a step: by default those of the MAE paper, as far as the device allows."""
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--batch", type=int, default=256 if gpu else 64)
+    parser.add_argument("--image", type=int, default=224, help="side in pixels")
+    parser.add_argument("--patch", type=int, default=16)
+    parser.add_argument("--channels", type=int, default=3, choices=(1, 3))
+    parser.add_argument("--precision", default="auto" if gpu else "32-true")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3)
+
+
+def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams:
+    """Return params.yaml's settings with those of the command line and `changes`.
+
+    The learning rate is constant and tiny: random crops teach nothing, and shall not diverge.
+    """
+    params = load_params().pretrain
+    update = {
+        "batch": arguments.batch,
+        "crop": arguments.image,
+        "patch": arguments.patch,
+        "precision": arguments.precision,
+        "learning_rate": 1e-6,
+        "warmup_steps": 0,
+        "crops_per_image": 1,
+        **changes,
+    }
+    return PretrainParams.model_validate(params.model_dump() | update)
+
+
+def with_update(params: PretrainParams, update: str, every: int = 1) -> PretrainParams:
+    """Return the settings with another decorrelation; `none` is the untouched model."""
+    changes = {"update": update, "every": every}
+    decorrelation = params.decorrelation.model_copy(update=changes)
+    return params.model_copy(update={"decorrelation": decorrelation})
+
+
+def random_batch(params: PretrainParams, channels: int) -> Batch:
+    """Return crops of noise, and noise for their masks."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (params.batch, channels, params.crop, params.crop)
+    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    patches = (params.crop // params.patch) ** 2
+    return pixels, torch.rand(params.batch, patches, generator=generator)
+
+
+def pretraining(params: PretrainParams, channels: int) -> Pretraining:
+    """Return a training of random weights, as the stage sets it up."""
+    spec = EncoderSpec(
+        params.model, params.patch, params.crop, channels, (0.5,) * channels, (0.2,) * channels
+    )
+    pixels, noise = random_batch(params, channels)
+    return Pretraining(create_fabric(params), spec, params, (pixels[:1], noise[:1]))
+
+
+def stepper(params: PretrainParams, channels: int) -> Callable[[], object]:
+    """Return a function that takes one training step."""
+    run = pretraining(params, channels)
+    batch = run.fabric.to_device(random_batch(params, channels))
+    return lambda: run.optimize(batch)

@@ -1,0 +1,79 @@
+"""Contestants that take turns, so that a noisy machine slows all alike; a measurement cut off goes on.
+
+The times are kept in .benchmarks/, a file for each device, set of versions, state of the code and
+settings: a second call takes the rounds that are missing, and none when there is none.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import dbp_mae
+from dbp_mae.environment import environment
+from dbp_mae.files import write_text
+
+ROOT = Path(".benchmarks")
+
+Contestants = dict[str, Callable[[], object]]
+
+
+def take_turns(
+    name: str,
+    settings: dict[str, Any],
+    enter: Callable[[], Contestants],
+    rounds: int,
+    warmup: int,
+) -> pd.DataFrame:
+    """Return the seconds of each round, a column a contestant.
+
+    `enter` makes the contestants and is called only when rounds are missing; `settings` tells this
+    measurement from others of the same `name`.
+    """
+    path = kept_file(name, settings)
+    times: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
+    if len(times) < rounds:
+        contestants = enter()
+        for _ in range(warmup):
+            _round(contestants)
+        while len(times) < rounds:
+            times.append(_round(contestants))
+            write_text(path, json.dumps(times))
+    return pd.DataFrame(times[:rounds])
+
+
+def median_ratios(times: pd.DataFrame, baseline: str) -> pd.Series:
+    """Return the median over the rounds of each contestant's time to the baseline's in the round."""
+    return times.div(times[baseline], axis=0).median()
+
+
+def _round(contestants: Contestants) -> dict[str, float]:
+    return {name: _seconds(act) for name, act in contestants.items()}
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    act()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def synchronize() -> None:
+    """Wait until the device has done all its work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def kept_file(name: str, settings: dict[str, Any]) -> Path:
+    """Return the file of one measurement with this device, these versions, this code and settings."""
+    digest = hashlib.sha256(json.dumps([environment(), settings], default=str).encode())
+    for folder in (Path(dbp_mae.__file__).parent, Path(__file__).parent):
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(source.read_bytes())
+    return ROOT / f"{name}-{digest.hexdigest()[:12]}.json"

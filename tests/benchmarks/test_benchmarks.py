@@ -1,0 +1,128 @@
+"""Every benchmark runs at toy size, goes on where it was cut off, and writes its figures."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from default_params import default_params
+from PIL import Image
+
+from benchmarks import loader, mae_step, results_file, step_overhead, training_step, turns
+from benchmarks.run_all import toy_parts
+from dbp_mae.errors import UserError
+
+ARGUMENTS = {part.module: part.arguments for part in toy_parts()}
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "ROOT", tmp_path / "rounds")
+    monkeypatch.setattr(results_file, "RESULTS", tmp_path)
+    for module in (training_step, loader):
+        monkeypatch.setattr(module, "load_params", default_params)
+
+
+def headline(
+    module: object, arguments: list[str], folder: Path, patch: pytest.MonkeyPatch
+) -> dict[str, float]:
+    patch.setattr("sys.argv", ["benchmark", *arguments])
+    module.main()
+    (file,) = folder.glob("*.json")
+    content = json.loads(file.read_text())
+    assert content["environment"]["torch"] == torch.__version__.partition("+")[0]
+    assert content["rows"]
+    return content["headline"]
+
+
+def test_step_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [*ARGUMENTS["benchmarks.step_overhead"], "--optimizers", "muon"]
+    figures = headline(step_overhead, arguments, tmp_path, monkeypatch)
+    assert set(figures) == {
+        f"nano, muon, light, {variant}"
+        for variant in step_overhead.VARIANTS
+        if variant != "untouched"
+    }
+    assert all(ratio > 0 for ratio in figures.values())
+
+    def refuse(*_: object) -> Callable[[], object]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(step_overhead, "stepper", refuse)
+    assert headline(step_overhead, arguments, tmp_path, monkeypatch) == figures
+
+
+def test_rounds_go_on_where_they_were_cut_off() -> None:
+    acts: list[str] = []
+
+    def enter(stop: int) -> Callable[[], turns.Contestants]:
+        def act(name: str) -> None:
+            acts.append(name)
+            if len(acts) == stop:
+                raise KeyboardInterrupt
+
+        return lambda: {name: lambda name=name: act(name) for name in ("a", "b")}
+
+    with pytest.raises(KeyboardInterrupt):
+        turns.take_turns("test", {"size": 1}, enter(stop=7), rounds=4, warmup=1)
+    assert acts == ["a", "b"] * 3 + ["a"]  # the warm-up, two whole rounds, half a one
+    acts.clear()
+    times = turns.take_turns("test", {"size": 1}, enter(stop=0), rounds=4, warmup=1)
+    assert acts == ["a", "b"] * 3  # the warm-up and the two missing rounds
+    assert times.shape == (4, 2)
+    acts.clear()
+    turns.take_turns("test", {"size": 2}, enter(stop=0), rounds=1, warmup=0)
+    assert acts == ["a", "b"]
+
+
+def test_mae_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    figures = headline(mae_step, ARGUMENTS["benchmarks.mae_step"], tmp_path, monkeypatch)
+    assert set(figures) == {"ours, eager", "ours, decorrelated, eager"}
+
+
+def test_other_function_is_refused() -> None:
+    pytest.importorskip("transformers")
+    parser = argparse.ArgumentParser()
+    training_step.add_arguments(parser)
+    arguments = parser.parse_args(["--image", "32", "--patch", "8", "--batch", "4"])
+    params = training_step.step_params(arguments, model="nano")
+    ours = training_step.pretraining(training_step.with_update(params, "none"), 3).plain_model
+    theirs = mae_step.create_theirs(ours, image_size=32)
+    batch = training_step.random_batch(params, 3)
+    mae_step.check_same_function(ours, theirs, batch)
+    with torch.no_grad():
+        ours.decoder_pred.weight.mul_(1.1)
+    with pytest.raises(UserError, match="do not compute the same"):
+        mae_step.check_same_function(ours, theirs, batch)
+
+
+def test_missing_transformers_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(UserError, match="transformers is not installed"):
+        mae_step.create_theirs(None, image_size=32)
+
+
+def test_loader_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg", "c.png"):
+        Image.effect_noise((96, 80), 40).save(folder / name)
+    arguments = [*ARGUMENTS["benchmarks.loader"], "--data", str(folder), "--workers", "0"]
+    figures = headline(loader, arguments, tmp_path, monkeypatch)
+    assert len(figures) == 2
+    assert all(0 < share < 1 for share in figures.values())
+    assert headline(loader, arguments, tmp_path, monkeypatch) == figures  # kept, not measured again
+
+
+def test_loader_refuses_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no image"):
+        loader.open_images(tmp_path, channels=1, keep=True)
+
+
+def test_bottleneck() -> None:
+    assert loader.bottleneck(100, 50, workers=2) == "step"
+    assert loader.bottleneck(50, 100, workers=2) == "loader"
+    assert loader.bottleneck(50, 100, workers=0) == "both, in turns"
