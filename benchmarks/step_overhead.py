@@ -6,6 +6,7 @@ the figure is the median of the ratios of neighbouring steps.
 
 import argparse
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ class Stepper:
     def __init__(self, params: PretrainParams, device: torch.device) -> None:
         torch.manual_seed(0)
         spec = EncoderSpec(params.model, PATCH, IMAGE, 3, (0.5,) * 3, (0.2,) * 3)
+        self.params = params
         self.model = MaskedAutoencoder(spec, params).to(device)
         self.decorrelator = None
         if params.decorrelation.update != "none":
@@ -49,7 +51,7 @@ class Stepper:
         """Take a step and return how long it took."""
         _synchronize()
         start = time.perf_counter()
-        with self.autocast:
+        with self.autocast, self._sampling(len(batch[0])):
             loss = self.model(*batch)
         loss.backward()
         for optimizer in self.optimizers:
@@ -59,6 +61,11 @@ class Stepper:
             self.decorrelator.step()
         _synchronize()
         return time.perf_counter() - start
+
+    def _sampling(self, images: int) -> AbstractContextManager[None]:
+        if self.decorrelator is None:
+            return nullcontext()
+        return self.decorrelator.sampling(images * (1 + self.params.visible))
 
 
 def measure(model: str, batch: int, steps: int, warmup: int) -> list[dict[str, object]]:

@@ -1,6 +1,5 @@
 """What both trainings share: the loop of steps, its clock and curves, and its resume."""
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -8,11 +7,13 @@ from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.checkpoint import Checkpoint, not_finite
 from dbp_mae.errors import UserError
 from dbp_mae.params import Precision
 from dbp_mae.precision import resolve
@@ -39,9 +40,30 @@ class LoopParams(Protocol):
     seed: int
 
 
-def create_fabric(params: LoopParams) -> Fabric:
-    """Return Fabric on the best device, with the parameters' precision, all seeds set."""
-    fabric = Fabric(accelerator="auto", devices=1, precision=resolve(params.precision))
+class NotFinite(UserError):
+    """The training stopped, for its loss or something that it learnt is no longer finite."""
+
+
+def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
+    """Return Fabric on the best device, with the parameters' precision, all seeds set.
+
+    With more than one device, `launch` runs a function on each, in processes of their own. Buffers
+    are not copied from the first to the others: what is in them differs before it is reduced.
+
+    Raises:
+        UserError: the machine has fewer devices.
+    """
+    ddp = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    try:
+        fabric = Fabric(
+            accelerator="auto",
+            devices=devices,
+            strategy=ddp if devices > 1 else "auto",
+            precision=resolve(params.precision),
+        )
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"This machine cannot give {devices} devices: {reason}") from None
     fabric.seed_everything(params.seed, verbose=False)
     return fabric
 
@@ -54,7 +76,7 @@ class Training(ABC):
 
     name: str
     advice: str
-    """What to do when the loss is no longer finite."""
+    """What to do when something is no longer finite."""
 
     def __init__(self, fabric: Fabric, params: LoopParams) -> None:
         self.fabric = fabric
@@ -73,6 +95,10 @@ class Training(ABC):
     def validate(self) -> dict[str, float]:
         """Return the validation's columns of the curves."""
 
+    def broken(self) -> dict[str, int]:
+        """Return what beside the loss is no longer finite, and the step since which (may sync)."""
+        return {}
+
     @abstractmethod
     def learnt(self) -> dict[str, Any]:
         """Return what optimization has changed, for a bit-identical resume."""
@@ -84,25 +110,36 @@ class Training(ABC):
     def run(
         self, batches: Dataset[Pair], checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
     ) -> None:
-        """Take the remaining steps; item `step` of `batches` is the batch of that step."""
+        """Take the remaining steps; item `step` of `batches` is the batch of that step.
+
+        Raises:
+            NotFinite: the last state in `checkpoint` is a finite one from before.
+        """
         if state := checkpoint.load():
             self._load_state(state)
         params = self.loop
-        progress = tqdm(total=params.steps, initial=self.step, desc=self.name, unit="step")
+        progress = tqdm(
+            total=params.steps,
+            initial=self.step,
+            desc=self.name,
+            unit="step",
+            disable=not self.fabric.is_global_zero,
+        )
         clock = time.perf_counter()
         for batch in self._loader(batches):
             self.waited += time.perf_counter() - clock
             self._train_step(batch)
             self.seconds += time.perf_counter() - clock
             last = self.step == params.steps
-            if last or self.step % LOG_EVERY == 0:
+            if last or self._due(LOG_EVERY, params.validate_every, params.checkpoint_every):
                 self._check_finite()
+            if last or self._due(LOG_EVERY):
                 progress.update(self.step - progress.n)
                 progress.set_postfix(self._figures())
-            if last or self.step % params.validate_every == 0:
+            if last or self._due(params.validate_every):
                 self._log()
-            if not last and self.step % params.checkpoint_every == 0:
-                checkpoint.save(self._state())
+            if last or self._due(params.checkpoint_every):
+                self._save(checkpoint)
                 on_checkpoint()
             clock = time.perf_counter()
         progress.close()
@@ -111,6 +148,9 @@ class Training(ABC):
     def schedule(self) -> float:
         """The factor on the learning rate at the present step."""
         return warmup_cosine(self.step, self.loop.steps, self.loop.warmup_steps)
+
+    def _due(self, *every: int) -> bool:
+        return any(self.step % steps == 0 for steps in every)
 
     def _loader(self, batches: Dataset[Pair]) -> DataLoader[Pair]:
         return DataLoader(
@@ -126,10 +166,21 @@ class Training(ABC):
         self.step += 1
 
     def _check_finite(self) -> None:
-        if not math.isfinite(float(torch.stack(self.losses[-LOG_EVERY:]).sum())):
-            raise UserError(
-                f"The loss of {self.name} is no longer finite at step {self.step}: {self.advice}."
-            )
+        """Stop where the loss or anything else broke since the last look, naming what broke first."""
+        finite = torch.stack(self.losses[-LOG_EVERY:]).isfinite().tolist()
+        broken = self.broken()
+        if not all(finite):
+            broken["the loss"] = self.step - len(finite) + 1 + finite.index(False)
+        if broken:
+            first = min(broken.values())
+            self._stop(first, [name for name, step in broken.items() if step == first])
+
+    def _stop(self, step: int, names: list[str]) -> None:
+        verb = "is" if len(names) == 1 else "are"
+        raise NotFinite(
+            f"In {self.name}, {' and '.join(names)} {verb} no longer finite since step {step}: "
+            f"{self.advice}."
+        )
 
     @torch.no_grad()
     def _log(self) -> None:
@@ -162,6 +213,14 @@ class Training(ABC):
             "images/s": f"{pace['images_per_second']:.0f}",
             "waiting": f"{pace['data_wait_share']:.0%}",
         }
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        """Replace the last state, unless the present one is not finite."""
+        state = self._state()
+        if name := next(not_finite(state["learnt"]), None):
+            self._stop(self.step, [name])
+        if self.fabric.is_global_zero:
+            checkpoint.save(state)
 
     def _state(self) -> dict[str, Any]:
         return {
