@@ -117,7 +117,7 @@ class PretrainParams(Block):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     decoder_dim: Count
     decoder_depth: Count
-    optimizer: Literal["adamw", "muon"]
+    optimizer: Literal["adamw", "muon", "soap"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count

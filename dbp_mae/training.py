@@ -236,7 +236,14 @@ class Training(ABC):
         self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
         self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
         self.rows = state["rows"]
-        self.load_learnt(state["learnt"])
+        try:
+            self.load_learnt(state["learnt"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"The state to go on from is of a {self.name} with another network or optimizer: put "
+                f"those settings back, or remove the state ({reason})."
+            ) from None
 
 
 def clip_gradients(model: nn.Module) -> None:

@@ -76,11 +76,14 @@ class Killed(Exception):
     """Stands for the power cut."""
 
 
-@pytest.mark.parametrize("update", ["none", "paper", "function-preserving"])
+@pytest.mark.parametrize(
+    ("optimizer", "update"),
+    [("adamw", "none"), ("muon", "paper"), ("muon", "function-preserving"), ("soap", "none")],
+)
 def test_resume_is_bit_identical(
-    update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
+    optimizer: str, update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
-    params = settings(update)
+    params = settings(update, optimizer=optimizer)
     whole = run(frame, data, params, tmp_path / "whole")
 
     def kill() -> None:
@@ -95,8 +98,8 @@ def test_resume_is_bit_identical(
     pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_both_optimizers_train(
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
+def test_every_optimizer_trains(
     optimizer: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
     result = run(frame, data, settings(optimizer=optimizer), tmp_path)

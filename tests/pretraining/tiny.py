@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.crops import CropBatches
@@ -62,34 +63,30 @@ def pictures() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
 
     def squares(size: int) -> np.ndarray:
-        values = rng.integers(0, 86, (48 // size, 48 // size), dtype=np.uint8)
+        values = rng.integers(0, 86, (48 // size, 48 // size, 1), dtype=np.uint8)
         return values.repeat(size, axis=0).repeat(size, axis=1)
 
-    return [
-        np.sum([squares(size) for size in (3, 8, 24)], axis=0, dtype=np.uint8)[..., None]
-        for _ in range(6)
-    ]
+    return [squares(3) + squares(8) + squares(24) for _ in range(6)]
 
 
 def start(params: PretrainParams, fabric: Fabric | None = None) -> tuple[Pretraining, CropBatches]:
     """Return a training before its first step, and its batches."""
     torch.manual_seed(params.seed)
     images = pictures()
-    validation = validation_batch(images[:2], params)  # type: ignore[arg-type]
+    validation = validation_batch(images[:2], params)
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=params.precision)
-    return Pretraining(fabric, SPEC, params, validation), CropBatches(images, params, params.seed)  # type: ignore[arg-type]
+    return Pretraining(fabric, SPEC, params, validation), CropBatches(images, params, params.seed)
 
 
-def train(params: PretrainParams, folder: Path, fabric: Fabric | None = None) -> Pretraining:
-    """Return a finished training, its state in `folder`."""
+def step(training: Pretraining, batches: CropBatches) -> float:
+    """Take the next step; return its loss."""
+    loss = training.optimize(batches[training.step])
+    training.step += 1
+    return float(loss)
+
+
+def train(params: PretrainParams, folder: Path, fabric: Fabric | None = None) -> dict[str, Tensor]:
+    """Train to the end with checkpoints in `folder`; return the last state of the model."""
     training, batches = start(params, fabric)
     training.run(batches, Checkpoint(folder), lambda: None)
-    return training
-
-
-def losses(params: PretrainParams) -> list[float]:
-    """Return the loss of every step."""
-    training, batches = start(params)
-    for step in range(params.steps):
-        training._train_step(batches[step])
-    return torch.stack(training.losses).tolist()
+    return training.learnt()["model"]

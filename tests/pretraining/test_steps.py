@@ -1,0 +1,108 @@
+"""One step is one step: cut into micro-batches, shared by processes, compiled, or stopped in time."""
+
+from functools import partial, partialmethod
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from tiny import start, step, tiny_params, train
+from torch import Tensor, nn
+
+from dbp_mae.checkpoint import Checkpoint, not_finite
+from dbp_mae.params import PretrainParams
+from dbp_mae.training import NotFinite
+
+SHORT = {"steps": 5, "warmup_steps": 1, "validate_every": 3}
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=tolerance, rtol=tolerance, msg=name)
+
+
+def is_r(name: str) -> bool:
+    return name.endswith("decorrelator")
+
+
+@pytest.mark.parametrize("update", ["paper", "function-preserving"])
+def test_micro_batches_make_one_step(update: str) -> None:
+    states, losses = [], []
+    for accumulate in (1, 4):
+        params = tiny_params(update=update, sample=1.0, accumulate=accumulate, **SHORT)
+        training, batches = start(params)
+        losses.append([step(training, batches) for _ in range(params.steps)])
+        states.append(training.plain_model.state_dict())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert_same(
+        {n: r for n, r in states[0].items() if is_r(n)},
+        {n: r for n, r in states[1].items() if is_r(n)},
+        1e-5,
+    )
+    assert_same(*states, tolerance=1e-4)
+
+
+def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
+    for index, params in enumerate(runs):
+        train(params, folder / str(index), fabric)
+
+
+def test_two_processes_make_one_step(tmp_path: Path) -> None:
+    whole = tiny_params(sample=1.0, **SHORT)
+    sampled = tiny_params(sample=0.5, every=2, optimizer="muon", **SHORT)
+    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
+    fabric.launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
+    # A process's tokens are sampled as those of a micro-batch are.
+    alone = [whole, sampled.model_copy(update={"accumulate": 2})]
+    for index, params in enumerate(alone):
+        state = Checkpoint(tmp_path / str(index)).load()
+        assert state is not None
+        shared = state["learnt"]["model"]
+        assert_same(train(params, tmp_path / f"alone-{index}"), shared, 1e-5)
+
+
+def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    states = []
+    for compiled in (False, True):
+        training, batches = start(tiny_params(compile=compiled, every=2, **SHORT))
+        for _ in range(4):
+            step(training, batches)
+            training.validate()
+        states.append(training.plain_model.state_dict())
+    assert_same(*states, tolerance=1e-5)
+
+
+def test_decoder_and_heads_are_left_alone() -> None:
+    training, batches = start(tiny_params(**SHORT))
+    step(training, batches)
+    names = {
+        name.rpartition(".parametrizations")[0] for name in training.learnt()["model"] if is_r(name)
+    }
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert names == {f"encoder.blocks.{block}.{layer}" for block in range(4) for layer in layers}
+
+
+def test_a_diverging_r_is_named_and_the_last_good_state_kept(tmp_path: Path) -> None:
+    params = tiny_params(update="paper", eps=0.9, checkpoint_every=1)
+    with pytest.raises(
+        NotFinite, match=r"R of blocks\.\d\.\S+ .*no longer finite.*decorrelation\.eps"
+    ):
+        train(params, tmp_path)
+    state = Checkpoint(tmp_path).load()
+    assert state is not None
+    assert not list(not_finite(state))
+    calmer = params.decorrelation.model_copy(update={"eps": 1e-3})
+    train(params.model_copy(update={"decorrelation": calmer}), tmp_path)
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+    # The loss of step 1 is finite, the weights after it are not.
+    params = tiny_params(learning_rate=3e39, warmup_steps=0, checkpoint_every=1)
+    with pytest.raises(NotFinite, match="no longer finite since step 1"):
+        train(params, tmp_path)
+    assert Checkpoint(tmp_path).load() is None
