@@ -17,10 +17,16 @@ from dbp_mae.training import NotFinite
 SHORT = {"steps": 5, "warmup_steps": 1, "validate_every": 3}
 
 
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float) -> None:
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, value in first.items():
-        torch.testing.assert_close(second[name], value, atol=tolerance, rtol=tolerance, msg=name)
+        pair = [value, second[name]]
+        if name.endswith("qkv.bias"):
+            # Softmax does not feel the keys' bias: its gradient is rounding, which Adam makes large.
+            pair = [torch.cat([q, v]) for q, _, v in (bias.chunk(3) for bias in pair)]
+        torch.testing.assert_close(
+            *pair, atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def is_r(name: str) -> bool:
@@ -36,12 +42,7 @@ def test_micro_batches_make_one_step(update: str) -> None:
         losses.append([step(training, batches) for _ in range(params.steps)])
         states.append(training.plain_model.state_dict())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert_same(
-        {n: r for n, r in states[0].items() if is_r(n)},
-        {n: r for n, r in states[1].items() if is_r(n)},
-        1e-5,
-    )
-    assert_same(*states, tolerance=1e-4)
+    assert_same(*states)
 
 
 def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
@@ -61,7 +62,7 @@ def test_two_processes_make_one_step(tmp_path: Path) -> None:
         state = Checkpoint(tmp_path / str(index)).load()
         assert state is not None
         shared = state["learnt"]["model"]
-        assert_same(train(params, tmp_path / f"alone-{index}"), shared, 1e-5)
+        assert_same(train(params, tmp_path / f"alone-{index}"), shared)
 
 
 def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +73,10 @@ def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) 
         training, batches = start(tiny_params(compile=compiled, every=2, **SHORT))
         for _ in range(4):
             step(training, batches)
-            training.validate()
+            with torch.no_grad():
+                training.validate()
         states.append(training.plain_model.state_dict())
-    assert_same(*states, tolerance=1e-5)
+    assert_same(*states)
 
 
 def test_decoder_and_heads_are_left_alone() -> None:
@@ -88,21 +90,31 @@ def test_decoder_and_heads_are_left_alone() -> None:
 
 
 def test_a_diverging_r_is_named_and_the_last_good_state_kept(tmp_path: Path) -> None:
-    params = tiny_params(update="paper", eps=0.9, checkpoint_every=1)
+    calm = tiny_params(update="paper", eps=0.02, checkpoint_every=4)
+    training, batches = start(calm)
+    assert training.decorrelator
+
+    def worsen() -> None:
+        wild = calm.decorrelation.model_copy(update={"eps": 1.9})
+        training.decorrelator.params = wild
+
+    checkpoint = Checkpoint(tmp_path)
     with pytest.raises(
         NotFinite, match=r"R of blocks\.\d\.\S+ .*no longer finite.*decorrelation\.eps"
     ):
-        train(params, tmp_path)
-    state = Checkpoint(tmp_path).load()
+        training.run(batches, checkpoint, worsen)
+    state = checkpoint.load()
     assert state is not None
+    assert state["step"] == 4
     assert not list(not_finite(state))
-    calmer = params.decorrelation.model_copy(update={"eps": 1e-3})
-    train(params.model_copy(update={"decorrelation": calmer}), tmp_path)
+    train(calm, tmp_path)
 
 
-def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
-    # The loss of step 1 is finite, the weights after it are not.
-    params = tiny_params(learning_rate=3e39, warmup_steps=0, checkpoint_every=1)
-    with pytest.raises(NotFinite, match="no longer finite since step 1"):
-        train(params, tmp_path)
+def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+    training, batches = start(tiny_params(checkpoint_every=2))
+    step(training, batches)
+    moments = next(iter(training.optimizers[0].state.values()))["exp_avg"]
+    moments.fill_(torch.inf)  # the loss of step 2 is finite, the weights after it are not
+    with pytest.raises(NotFinite, match=r"model\.\S+ is no longer finite since step 2: lower"):
+        training.run(batches, Checkpoint(tmp_path), lambda: None)
     assert Checkpoint(tmp_path).load() is None
