@@ -53,7 +53,7 @@ def last_state(frame: pd.DataFrame, params: Params) -> Checkpoint:
 
 def _way_on(checkpoint: Checkpoint) -> str:
     if not checkpoint.path.exists():
-        return "It starts from the beginning again."
+        return "No state was kept from before."
     return (
         "It then starts from the beginning; or, after `python -m pipelines.resume "
         f"{checkpoint.folder}`, from the last state that was finite."

@@ -106,6 +106,16 @@ def test_every_optimizer_trains(
     assert result.curves["val_loss"].iloc[-1] < result.curves["val_loss"].iloc[0]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would need two GPUs")
+def test_two_devices_give_what_one_gives(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    shared = run(frame, data, settings(devices=2), tmp_path / "shared")
+    alone = run(frame, data, settings(accumulate=2), tmp_path / "alone")
+    figures = ["step", "train_loss", "val_loss", "correlation"]
+    pd.testing.assert_frame_equal(shared.curves[figures], alone.curves[figures], rtol=1e-4)
+
+
 def test_decoder_has_no_decorrelation(trained: Pretrained) -> None:
     plain = MaskedAutoencoder(trained.spec, settings())
     assert set(trained.model.state_dict()) == set(plain.state_dict())
