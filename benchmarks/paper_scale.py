@@ -123,7 +123,7 @@ def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor,
         pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         noise = torch.rand(batch, (size.crop // size.patch) ** 2, generator=generator)
         sample = fabric.to_device((pixels, noise))
-        changed = size.model_copy(update={"batch": batch, "crops_per_image": 1})
+        changed = size.model_copy(update={"batch": batch, "accumulate": 1, "crops_per_image": 1})
         return Pretraining(fabric, spec, changed, sample), sample
     fabric = create_fabric(params.finetune)
     tile, classes = params.finetune.tile, params.data.classes

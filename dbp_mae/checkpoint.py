@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def run_folder(name: str, frame: pd.DataFrame, *settings: BaseModel | EncoderSpe
         text = block.model_dump_json() if isinstance(block, BaseModel) else repr(block)
         digest.update(text.encode())
     return ROOT / f"{name}-{digest.hexdigest()[:12]}"
+
+
+def not_finite(state: Any, name: str = "") -> Iterator[str]:
+    """Yield the names of the tensors in a state, nested as it may be, that are not finite (syncs)."""
+    if isinstance(state, torch.Tensor):
+        if not state.isfinite().all():
+            yield name
+    elif isinstance(state, dict | list):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for key, value in items:
+            yield from not_finite(value, f"{name}.{key}".lstrip("."))
 
 
 class Checkpoint:

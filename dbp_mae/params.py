@@ -107,7 +107,19 @@ class DecorrelationParams(Block):
     """Steps between two updates of R."""
     block: Count | None
     """Widest block of R; wider layers get a block-diagonal R. None: the encoder's width."""
-    layers: list[Literal["qkv", "proj", "fc1", "fc2"]]
+    layers: Annotated[list[Literal["qkv", "proj", "fc1", "fc2"]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # Near G = I a step multiplies R's distance from its aim by 1 - 2 eps (1 - kappa), or by
+        # 1 - 2 eps kappa on the diagonal.
+        largest = 1 / max(self.kappa, 1 - self.kappa)
+        if self.eps >= largest:
+            raise ValueError(
+                f"eps ({self.eps}) must be below {largest:.2g} with kappa {self.kappa}, "
+                "or R does not settle"
+            )
+        return self
 
 
 class PretrainParams(Block):
@@ -124,12 +136,16 @@ class PretrainParams(Block):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)]
     decoder_dim: Count
     decoder_depth: Count
-    optimizer: Literal["adamw", "muon"]
+    optimizer: Literal["adamw", "muon", "soap"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count
     warmup_steps: Annotated[int, Field(ge=0)]
     batch: Count
+    accumulate: Count
+    """Micro-batches that a device cuts its share of a batch into, one after the other."""
+    devices: Count
+    """Devices that share each batch, in a process each."""
     crops_per_image: Count
     """Crops cut from each decoded image of a batch: decoding is the loader's cost."""
     validate_every: Count
@@ -142,12 +158,10 @@ class PretrainParams(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        patches = (self.crop // self.patch) ** 2
-        visible = round(patches * (1 - self.mask_ratio))
-        if not 1 <= visible < patches:
+        if not 1 <= self.visible < self.patches:
             raise ValueError(
-                f"mask_ratio ({self.mask_ratio}) of the {patches} patches of a crop leaves {visible} "
-                "visible: at least one must stay visible and one be masked"
+                f"mask_ratio ({self.mask_ratio}) of the {self.patches} patches of a crop leaves "
+                f"{self.visible} visible: at least one must stay visible and one be masked"
             )
         if self.scale and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale ({list(self.scale)}) must begin with the smaller share")
@@ -162,7 +176,22 @@ class PretrainParams(Block):
             raise ValueError(
                 f"batch ({self.batch}) must be a multiple of crops_per_image ({self.crops_per_image})"
             )
+        if self.batch % (self.accumulate * self.devices):
+            raise ValueError(
+                f"batch ({self.batch}) must be a multiple of accumulate ({self.accumulate}) times "
+                f"devices ({self.devices})"
+            )
         return self
+
+    @property
+    def patches(self) -> int:
+        """Patches of a crop."""
+        return (self.crop // self.patch) ** 2
+
+    @property
+    def visible(self) -> int:
+        """Patches of a crop that the encoder sees."""
+        return round(self.patches * (1 - self.mask_ratio))
 
 
 class FinetuneParams(Block):

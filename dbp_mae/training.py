@@ -1,6 +1,5 @@
 """What both trainings share: the loop of steps, its clock and curves, and its resume."""
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -8,11 +7,13 @@ from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.checkpoint import Checkpoint, not_finite
 from dbp_mae.errors import UserError
 from dbp_mae.params import Precision
 from dbp_mae.precision import resolve
@@ -26,7 +27,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class DivergedError(UserError):
-    """A loss that is no longer finite."""
+    """A training whose loss, or something that it learnt, is no longer finite."""
 
 
 class LoopParams(Protocol):
@@ -43,13 +44,26 @@ class LoopParams(Protocol):
     seed: int
 
 
-def create_fabric(params: LoopParams) -> Fabric:
-    """Return Fabric on the best device, with the parameters' precision, all seeds set."""
-    precision = resolve(params.precision)
-    if precision == "bf16-mixed":
-        # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
-        torch.set_float32_matmul_precision("high")
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
+    """Return Fabric on the best device, with the parameters' precision, all seeds set.
+
+    With more than one device, `launch` runs a function on each, in processes of their own. Buffers
+    are not copied from the first to the others: what is in them differs before it is reduced.
+
+    Raises:
+        UserError: the machine has fewer devices.
+    """
+    ddp = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    try:
+        fabric = Fabric(
+            accelerator="auto",
+            devices=devices,
+            strategy=ddp if devices > 1 else "auto",
+            precision=resolve(params.precision),
+        )
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"This machine cannot give {devices} devices: {reason}") from None
     fabric.seed_everything(params.seed, verbose=False)
     return fabric
 
@@ -62,9 +76,12 @@ class Training(ABC):
 
     name: str
     advice: str
-    """What to do when the loss is no longer finite."""
+    """What to do when something is no longer finite."""
 
     def __init__(self, fabric: Fabric, params: LoopParams) -> None:
+        if resolve(params.precision) == "bf16-mixed":
+            # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
+            torch.set_float32_matmul_precision("high")
         self.fabric = fabric
         self.loop = params
         self.step = 0
@@ -81,6 +98,10 @@ class Training(ABC):
     def validate(self) -> dict[str, float]:
         """Return the validation's columns of the curves."""
 
+    def broken(self) -> dict[str, int]:
+        """Return what beside the loss is no longer finite, and the step since which (may sync)."""
+        return {}
+
     @abstractmethod
     def learnt(self) -> dict[str, Any]:
         """Return what optimization has changed, for a bit-identical resume."""
@@ -92,12 +113,22 @@ class Training(ABC):
     def run(
         self, batches: Dataset[Pair], checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
     ) -> None:
-        """Take the remaining steps; item `step` of `batches` is the batch of that step."""
+        """Take the remaining steps; item `step` of `batches` is the batch of that step.
+
+        Raises:
+            DivergedError: the last state in `checkpoint` is a finite one from before.
+        """
         if state := checkpoint.load():
             self.load_state(state)
         params = self.loop
         loader = self.loader(batches)
-        with tqdm(total=params.steps, initial=self.step, desc=self.name, unit="step") as progress:
+        with tqdm(
+            total=params.steps,
+            initial=self.step,
+            desc=self.name,
+            unit="step",
+            disable=not self.fabric.is_global_zero,
+        ) as progress:
             while not self.finished:
                 pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
                 self.advance(loader, self.next_multiple(*pauses))
@@ -105,12 +136,16 @@ class Training(ABC):
                 progress.set_postfix(self._figures())
                 if self.finished or self.step % params.validate_every == 0:
                     self.log()
-                if not self.finished and self.step % params.checkpoint_every == 0:
-                    checkpoint.save(self.state())
+                if self.finished or self.step % params.checkpoint_every == 0:
+                    self._save(checkpoint)
                     on_checkpoint()
 
     def advance(self, loader: Iterator[Pair], stop: int) -> None:
-        """Take the steps up to `stop` with the clock running, until the device has done them."""
+        """Take the steps up to `stop` with the clock running, until the device has done them.
+
+        Raises:
+            DivergedError: the loss or something learnt is no longer finite.
+        """
         while self.step < stop:
             clock = time.perf_counter()
             batch = next(loader)
@@ -151,10 +186,21 @@ class Training(ABC):
         self.step += 1
 
     def _check_finite(self) -> None:
-        if not math.isfinite(float(torch.stack(self.losses[-LOG_EVERY:]).sum())):
-            raise DivergedError(
-                f"The loss of {self.name} is no longer finite at step {self.step}: {self.advice}."
-            )
+        """Stop where the loss or anything else broke since the last look, naming what broke first."""
+        finite = torch.stack(self.losses[-LOG_EVERY:]).isfinite().tolist()
+        broken = self.broken()
+        if not all(finite):
+            broken["the loss"] = self.step - len(finite) + 1 + finite.index(False)
+        if broken:
+            first = min(broken.values())
+            self._stop(first, [name for name, step in broken.items() if step == first])
+
+    def _stop(self, step: int, names: list[str]) -> None:
+        verb = "is" if len(names) == 1 else "are"
+        raise DivergedError(
+            f"In {self.name}, {' and '.join(names)} {verb} no longer finite since step {step}: "
+            f"{self.advice}."
+        )
 
     @torch.no_grad()
     def log(self) -> None:
@@ -188,6 +234,14 @@ class Training(ABC):
             "waiting": f"{pace['data_wait_share']:.0%}",
         }
 
+    def _save(self, checkpoint: Checkpoint) -> None:
+        """Replace the last state, unless the present one is not finite."""
+        state = self.state()
+        if name := next(not_finite(state["learnt"]), None):
+            self._stop(self.step, [name])
+        if self.fabric.is_global_zero:
+            checkpoint.save(state)
+
     def state(self) -> dict[str, Any]:
         """Return all that a bit-identical resume needs."""
         return {
@@ -204,7 +258,14 @@ class Training(ABC):
         self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
         self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
         self.rows = state["rows"]
-        self.load_learnt(state["learnt"])
+        try:
+            self.load_learnt(state["learnt"])
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"The state to go on from is of a {self.name} with another network or optimizer: put "
+                f"those settings back, or remove the state ({reason})."
+            ) from None
 
 
 def clip_gradients(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from default_params import default_params
 
-from dbp_mae.checkpoint import Checkpoint, run_folder
+from dbp_mae.checkpoint import Checkpoint, not_finite, run_folder
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.encoder import EncoderSpec
 
@@ -76,6 +76,16 @@ def test_state_is_kept_until_it_is_discarded(tmp_path: Path) -> None:
     assert checkpoint.load() is None
     assert not checkpoint.folder.exists()
     checkpoint.discard()
+
+
+def test_tensors_that_are_not_finite_are_named() -> None:
+    good, bad = torch.zeros(2), torch.tensor([0.0, torch.nan])
+    state = {
+        "model": {"a": good, "b": bad},
+        "optimizers": [{"m": [good, bad / 0]}],
+        "best": torch.nan,
+    }
+    assert list(not_finite(state)) == ["model.b", "optimizers.0.m.1"]
 
 
 def test_interrupted_save_leaves_the_last_state(tmp_path: Path) -> None:

@@ -87,6 +87,14 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("pretrain", {"steps": 0}, "pretrain.steps"),
         ("pretrain", {"crop": 65}, "multiple of patch"),
         ("pretrain", {"scale": [0.5, 0.2]}, "begin with the smaller share"),
+        ("pretrain", {"accumulate": 3}, "multiple of accumulate"),
+        ("pretrain", {"devices": 0}, "pretrain.devices"),
+        ("decorrelation", {"eps": 2.0}, r"decorrelation: .*eps \(2.0\) must be below 2"),
+        ("decorrelation", {"eps": 1.5, "kappa": 0.0}, "must be below 1"),
+        ("decorrelation", {"kappa": 1.5}, "decorrelation.kappa"),
+        ("decorrelation", {"sample": 0.0}, "decorrelation.sample"),
+        ("decorrelation", {"layers": ["qkv", "fc3"]}, "decorrelation.layers.1: .*'fc2'"),
+        ("decorrelation", {"layers": []}, "decorrelation.layers"),
         ("data", {"channels": 2}, "data.channels"),
         ("data", {"splits": {"train": "a"}}, "data.splits"),
         ("data", {"defects": ["dent"]}, "dent"),
@@ -99,7 +107,8 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
 def test_a_wrong_value_is_named_in_one_sentence(
     raw: dict[str, Any], tmp_path: Path, block: str, change: dict[str, Any], words: str
 ) -> None:
-    raw[block] |= change
+    holder = raw["pretrain"] if block == "decorrelation" else raw
+    holder[block] |= change
     with pytest.raises(UserError, match=words) as caught:
         load_params(write(tmp_path, raw))
     assert "\n" not in str(caught.value)

@@ -36,11 +36,11 @@ from dbp_mae.energy import EnergyMeter
 from dbp_mae.environment import environment
 from dbp_mae.errors import UserError
 from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
-from dbp_mae.pretraining import decorrelation, masked_autoencoder, optimizers, train
+from dbp_mae.pretraining import decorrelation, masked_autoencoder, optimizers, processes, train
 from dbp_mae.pretraining.train import PretrainingImages, create_run
 
 FINETUNING_NEEDS = ("albumentations", "segmentation_models_pytorch", "onnx", "onnxruntime")
-CODE = (training, crops, decorrelation, masked_autoencoder, optimizers, train)
+CODE = (training, crops, decorrelation, masked_autoencoder, optimizers, processes, train)
 """Where a change makes a finished run another one."""
 
 

@@ -11,15 +11,19 @@ token, the model stays a plain timm ViT, and PyTorch's own call folds R away.
 Sources: arXiv 2510.14657 (the method on Vision Transformers), arXiv 2405.02385 and arXiv 2407.10780.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import DecorrelationParams
+from dbp_mae.pretraining.processes import mean_over_processes
 
 
 def gram(states: Tensor) -> Tensor:
@@ -55,19 +59,28 @@ def bounded_step(direction: Tensor, eps: float) -> Tensor:
 class DecorrelatedWeight(nn.Module):
     """The parametrization A = W R of a linear layer's weight, R block-diagonal.
 
-    `decorrelator` holds R's blocks, (n, b, b) with n b the layer's input width, from the identity.
+    `decorrelator` holds R's blocks, (n, b, b) with n b the layer's input width, from the identity;
+    `moments` the sum of G over the forward passes observed since the last step, likewise.
     """
 
     decorrelator: Tensor
+    moments: Tensor
 
     def __init__(self, width: int, block: int) -> None:
         super().__init__()
         blocks = width // block
         self.register_buffer("decorrelator", torch.eye(block).repeat(blocks, 1, 1))
+        self.register_buffer("moments", torch.zeros(blocks, block, block), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return W R for W, (o, d)."""
+        """Return W R for W, (o, d); under autocast in its format, as the product with the tokens."""
         return multiply_blocks(weight, self.decorrelator)
+
+    def observe(self, inputs: Tensor) -> None:
+        """Add the second moments of z = R x for inputs x, (k, d), in the format of R."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            blocks = inputs.to(self.decorrelator.dtype).unflatten(1, self.decorrelator.shape[:2])
+            self.moments += gram(blocks.transpose(0, 1) @ self.decorrelator.mT)  # n k b
 
 
 def multiply_blocks(weight: Tensor, blocks: Tensor) -> Tensor:
@@ -84,9 +97,9 @@ def block_size(width: int, largest: int) -> int:
 class Decorrelator:
     """Decorrelates the inputs of an encoder's linear layers while the encoder trains.
 
-    Attach it before the optimizer is made. Call `step` after each optimizer step, and `fold` at the
-    end of training. The sample of a step is drawn without replacement, once for all layers, on the
-    device; nothing here waits for the device.
+    Attach it before the optimizer is made. Run the forward passes of a step, of one size each, under
+    `sampling`; call `step` after the optimizer's step, and `fold` at the end of training. Where
+    torch.distributed runs, statistics are those of all processes. Nothing here waits for the device.
     """
 
     def __init__(self, encoder: nn.Module, params: DecorrelationParams, seed: int) -> None:
@@ -97,24 +110,51 @@ class Decorrelator:
             block = block_size(layer.in_features, params.block or narrowest)
             parametrization = DecorrelatedWeight(layer.in_features, block)
             parametrize.register_parametrization(layer, "weight", parametrization)
-            layer.register_forward_pre_hook(self._sample_inputs)
+            layer.register_forward_pre_hook(self._observe)
+        self.groups = self._names_by_shape()
         self.seed = seed
         self.steps = 0
-        self.inputs: dict[nn.Module, Tensor] = {}
-        self.chosen: dict[int, Tensor] = {}
+        self.passes = 0
+        self.sample: Tensor | None = None
         self.last_correlation: Tensor | None = None
+        self.broken_at: Tensor | None = None
+
+    @contextmanager
+    def sampling(self, tokens: int, part: int = 0) -> Iterator[None]:
+        """Observe a sample of the token vectors of the forward pass in this block.
+
+        The sample is drawn without replacement, once for all layers. torch.compile cannot trace a
+        generator: so it is drawn here, before the pass.
+
+        Args:
+            tokens: token vectors of the pass, B*L.
+            part: which pass of the step this is, counted over all processes.
+        """
+        if self._due():
+            self.sample = self._draw(tokens, part)
+            self.passes += 1
+        try:
+            yield
+        finally:
+            self.sample = None
 
     @torch.no_grad()
     def step(self, scale: float = 1.0) -> None:
-        """Move every R by eps * `scale`, on the inputs seen since the last step."""
-        if self.inputs:
-            losses = [
-                self._update(layers, self.params.eps * scale)
-                for layers in self._layers_by_shape().values()
+        """Move every R by eps * `scale`, on what was observed since the last step, if one is due.
+
+        Raises:
+            RuntimeError: no forward pass was observed.
+        """
+        if self._due():
+            if not self.passes:
+                raise RuntimeError("Run the forward passes of a step under Decorrelator.sampling.")
+            updates = [
+                self._update([self.layers[name] for name in names], self.params.eps * scale)
+                for names in self.groups
             ]
-            self.last_correlation = torch.cat(losses)
-        self.inputs.clear()
-        self.chosen.clear()
+            self.last_correlation, finite = map(torch.cat, zip(*updates, strict=True))
+            self._note_broken(finite)
+        self.passes = 0
         self.steps += 1
 
     def correlation(self) -> float:
@@ -123,53 +163,99 @@ class Decorrelator:
             float("nan") if self.last_correlation is None else float(self.last_correlation.mean())
         )
 
+    def first_broken(self) -> tuple[str, int] | None:
+        """Return the layer whose R first was not finite, and after which step, from 0 (syncs)."""
+        if self.broken_at is None:
+            return None
+        names = [name for group in self.groups for name in group]
+        steps = dict(zip(names, self.broken_at.tolist(), strict=True))
+        name = min(self.layers, key=steps.__getitem__)
+        return (name, int(steps[name])) if math.isfinite(steps[name]) else None
+
+    @torch.no_grad()
+    def check_eps(self) -> None:
+        """Refuse an eps too large for what was observed since the last step, and forget that (syncs).
+
+        With eps times the largest eigenvalue of M above 2, I - eps M makes larger what it should make
+        smaller, and the published update diverges. The function-preserving step is bounded.
+
+        Raises:
+            UserError: with the layer's name and the largest eps for it.
+        """
+        largest: dict[str, float] = {}
+        for names in self.groups:
+            moments = self._take_moments([self.layers[name] for name in names])
+            eigenvalues = torch.linalg.eigvalsh(residual(moments, self.params.kappa))
+            largest |= zip(names, eigenvalues.flatten(1).amax(1).tolist(), strict=True)
+        self.passes = 0
+        name = max(largest, key=largest.__getitem__)
+        if self.params.update == "paper" and self.params.eps * largest[name] >= 2:
+            raise UserError(
+                f"pretrain.decorrelation.eps ({self.params.eps}) is too large for the inputs of "
+                f"{name}, whose R would diverge: use less than {2 / largest[name]:.2g}, or the "
+                "function-preserving update, whose step is bounded."
+            )
+
+    def go_on_from(self, step: int) -> None:
+        """Go on after so many steps, every R being as it was then."""
+        self.steps, self.last_correlation, self.broken_at = step, None, None
+
     def fold(self) -> None:
         """Make every weight W R, and the layers plain again."""
         for layer in self.layers.values():
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             layer._forward_pre_hooks.clear()
 
-    def _sample_inputs(self, layer: nn.Linear, inputs: tuple[Tensor]) -> None:
-        if not layer.training or self.steps % self.params.every:
-            return
-        tokens = inputs[0].detach().flatten(0, -2)  # B*L d
-        chosen = tokens[self._choose(len(tokens), tokens.device)]
-        self.inputs[layer] = chosen.to(_parametrization(layer).decorrelator.dtype)
+    def _due(self) -> bool:
+        return self.steps % self.params.every == 0
 
-    def _choose(self, tokens: int, device: torch.device) -> Tensor:
-        """Return the indices of the tokens sampled in this step."""
-        if tokens not in self.chosen:
-            generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + self.steps)
-            order = torch.randperm(tokens, generator=generator, device=device)
-            self.chosen[tokens] = order[: max(1, round(tokens * self.params.sample))]
-        return self.chosen[tokens]
+    def _note_broken(self, finite: Tensor) -> None:
+        """Keep, for each layer, the first step whose R is not finite; infinity where there is none."""
+        now = torch.where(finite, torch.inf, float(self.steps))
+        self.broken_at = now if self.broken_at is None else torch.minimum(self.broken_at, now)
 
-    def _layers_by_shape(self) -> dict[tuple[int, ...], list[nn.Linear]]:
-        """Group the sampled layers whose R and sample have one shape, so that they share products."""
-        groups: dict[tuple[int, ...], list[nn.Linear]] = defaultdict(list)
-        for layer in self.layers.values():
-            if layer in self.inputs:
-                shape = (*_parametrization(layer).decorrelator.shape, len(self.inputs[layer]))
-                groups[shape].append(layer)
-        return groups
+    def _observe(self, layer: nn.Linear, inputs: tuple[Tensor]) -> None:
+        if self.sample is not None:
+            tokens = inputs[0].detach().flatten(0, -2)  # B*L d
+            _parametrization(layer).observe(tokens[self.sample])
 
-    def _update(self, layers: list[nn.Linear], eps: float) -> Tensor:
-        """Move the R of layers of one shape; return the correlation loss of each."""
+    def _draw(self, tokens: int, part: int) -> Tensor:
+        """Return the indices of the token vectors sampled in a pass of this step."""
+        device = _parametrization(next(iter(self.layers.values()))).decorrelator.device
+        (seed,) = np.random.SeedSequence([self.seed, self.steps, part]).generate_state(1, np.uint64)
+        generator = torch.Generator(device).manual_seed(int(seed))
+        order = torch.randperm(tokens, generator=generator, device=device)
+        return order[: max(1, round(tokens * self.params.sample))]
+
+    def _names_by_shape(self) -> list[list[str]]:
+        """Group the layers whose R have one shape, so that they share products."""
+        groups: dict[torch.Size, list[str]] = defaultdict(list)
+        for name, layer in self.layers.items():
+            groups[_parametrization(layer).decorrelator.shape].append(name)
+        return list(groups.values())
+
+    def _update(self, layers: list[nn.Linear], eps: float) -> tuple[Tensor, Tensor]:
+        """Move the R of layers of one shape; return the correlation loss of each, and if R is finite."""
         kappa = self.params.kappa
+        moments = self._take_moments(layers)  # l n b b
+        direction = residual(moments, kappa)
+        if self.params.update == "paper":
+            step = eps * direction
+        else:
+            step = bounded_step(direction, eps)
+            self._compensate(layers, step)
         matrices = [_parametrization(layer).decorrelator for layer in layers]
-        stacked = torch.stack(matrices)  # l n b b
-        inputs = torch.stack([self.inputs[layer] for layer in layers])  # l k d
-        with torch.autocast(inputs.device.type, enabled=False):
-            blocks = inputs.unflatten(2, stacked.shape[1:3]).transpose(1, 2)  # l n k b
-            moments = gram(blocks @ stacked.mT)
-            direction = residual(moments, kappa)
-            if self.params.update == "paper":
-                step = eps * direction
-            else:
-                step = bounded_step(direction, eps)
-                self._compensate(layers, step)
-            torch._foreach_copy_(matrices, list((stacked - step @ stacked).unbind()))
-        return correlation_loss(moments, kappa).mean(1)
+        stacked = torch.stack(matrices)
+        moved = stacked - step @ stacked
+        torch._foreach_copy_(matrices, list(moved.unbind()))
+        return correlation_loss(moments, kappa).mean(1), moved.isfinite().flatten(1).all(1)
+
+    def _take_moments(self, layers: list[nn.Linear]) -> Tensor:
+        """Return G of layers of one shape, (l, n, b, b), over all passes, and start again from zero."""
+        sums = [_parametrization(layer).moments for layer in layers]
+        moments = mean_over_processes(torch.stack(sums) / self.passes)
+        torch._foreach_zero_(sums)
+        return moments
 
     @staticmethod
     def _compensate(layers: list[nn.Linear], steps: Tensor) -> None:

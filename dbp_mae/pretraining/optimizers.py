@@ -12,13 +12,13 @@ BETAS = (0.9, 0.95)
 
 
 def create_optimizers(model: nn.Module, params: PretrainParams) -> list[Optimizer]:
-    """Create AdamW for all parameters, or Muon for the blocks' matrices and AdamW for the rest.
+    """Create AdamW for all parameters, or another for the blocks' matrices and AdamW for the rest.
 
     Only matrices decay. Muon's updates are scaled to AdamW's root mean square (arXiv 2502.16982), so
-    that both read `params.learning_rate` on one scale.
+    that both read `params.learning_rate` on one scale; SOAP's (arXiv 2409.11321) are so by themselves.
 
     Raises:
-        UserError: `muon` with a torch that does not have it.
+        UserError: `muon` with a torch that does not have it, or `soap` without its package.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     matrices = {name: weight for name, weight in trained.items() if weight.ndim >= 2}
@@ -26,19 +26,9 @@ def create_optimizers(model: nn.Module, params: PretrainParams) -> list[Optimize
     vectors = [weight for name, weight in trained.items() if name not in matrices]
     if params.optimizer == "adamw":
         return [_adamw(list(matrices.values()), vectors, params)]
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(
-            f"pretrain.optimizer is muon, which torch {torch.__version__} does not have: use adamw, "
-            "or torch 2.9 or later."
-        )
-    muon = torch.optim.Muon(
-        list(hidden.values()),
-        lr=params.learning_rate,
-        weight_decay=params.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
     others = [weight for name, weight in matrices.items() if name not in hidden]
-    return [muon, _adamw(others, vectors, params)]
+    create = _muon if params.optimizer == "muon" else _soap
+    return [create(list(hidden.values()), params), _adamw(others, vectors, params)]
 
 
 def is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
@@ -51,6 +41,31 @@ def set_learning_rate(optimizers: list[Optimizer], rate: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
+
+
+def _muon(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(
+            f"pretrain.optimizer is muon, which torch {torch.__version__} does not have: use adamw, "
+            "or torch 2.9 or later."
+        )
+    return torch.optim.Muon(
+        matrices,
+        lr=params.learning_rate,
+        weight_decay=params.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+
+
+def _soap(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:
+    try:
+        from pytorch_optimizer import SOAP
+    except ImportError:
+        raise UserError(
+            "pretrain.optimizer is soap, which the package pytorch_optimizer has: install it, or use "
+            "adamw or muon."
+        ) from None
+    return SOAP(matrices, lr=params.learning_rate, weight_decay=params.weight_decay)
 
 
 def _adamw(

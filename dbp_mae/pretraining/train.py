@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import pandas as pd
@@ -19,6 +21,7 @@ from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.decorrelation import Decorrelator, check_sample
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
+from dbp_mae.pretraining.processes import mean_over_processes
 from dbp_mae.training import Training, clip_gradients, create_fabric
 
 VALIDATION_CROPS = 256
@@ -49,14 +52,18 @@ def pretrain(
     """Pre-train on the images of `frame` (a validated manifest), split train; validate on split val.
 
     A run that was killed goes on from `checkpoint` and ends bit-identical to one that was not;
-    `on_checkpoint` is called whenever that is written.
+    `on_checkpoint` is called whenever that is written, or at the end where there are several devices.
 
     Raises:
-        UserError: a split is empty, a setting is out of range, or the loss is no longer finite.
+        UserError: a split is empty, a setting is out of range, or (DivergedError) the training diverges.
     """
-    images = PretrainingImages.of(frame, data, params.workers)
-    run = create_run(images, params)
-    run.run(images.batches(params), checkpoint, on_checkpoint)
+    images = PretrainingImages.of(frame, data, max(1, params.workers) * params.devices)
+    if params.devices > 1:
+        train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
+        if error := create_fabric(params, params.devices).launch(train):
+            raise error
+    # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
+    run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
     validation = validation_batch(images.validation, params)
     return Pretrained(run.fold(), run.spec, pd.DataFrame(run.rows), constant_loss, validation)
@@ -90,17 +97,49 @@ class PretrainingImages:
         return CropBatches(self.training, params, params.seed)
 
 
-def create_run(images: PretrainingImages, params: PretrainParams) -> "Pretraining":
-    """Return a pre-training before its first step, all seeds set."""
+def create_run(
+    images: PretrainingImages, params: PretrainParams, fabric: Fabric | None = None
+) -> "Pretraining":
+    """Return a pre-training before its first step; without `fabric` on one device, all seeds set."""
     spec = EncoderSpec(
         params.model, params.patch, params.crop, images.channels, images.mean, images.std
     )
     validation = validation_batch(images.validation, params)
-    return Pretraining(create_fabric(params), spec, params, validation)
+    return Pretraining(fabric or create_fabric(params), spec, params, validation)
+
+
+def _train_in_process(
+    fabric: Fabric, images: PretrainingImages, params: PretrainParams, checkpoint: Checkpoint
+) -> UserError | None:
+    """Train in one of several processes; hand a user's error back, which would lose its type."""
+    try:
+        _train(fabric, images, params, checkpoint, lambda: None)
+    except UserError as error:
+        return error
+    return None
+
+
+def _train(
+    fabric: Fabric,
+    images: PretrainingImages,
+    params: PretrainParams,
+    checkpoint: Checkpoint,
+    on_checkpoint: Callable[[], None],
+) -> "Pretraining":
+    """Return the finished training."""
+    run = create_run(images, params, fabric)
+    batches = images.batches(params)
+    if not checkpoint.path.exists():
+        run.check_eps(batches[0])
+    run.run(batches, checkpoint, on_checkpoint)
+    return run
 
 
 class Pretraining(Training):
-    """Masked autoencoding, its encoder decorrelated or not."""
+    """Masked autoencoding, its encoder decorrelated or not.
+
+    Each of Fabric's processes takes its share of every batch, in `params.accumulate` micro-batches.
+    """
 
     name = "pretrain"
     advice = "lower pretrain.learning_rate or pretrain.decorrelation.eps"
@@ -110,28 +149,42 @@ class Pretraining(Training):
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
+        self.passes = fabric.world_size * params.accumulate
+        self.tokens = params.batch // self.passes * (1 + params.visible)
         self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
         optimizers = create_optimizers(self.plain_model, params)
         self.model, *self.optimizers = fabric.setup(self.plain_model, *optimizers)
         if params.compile:
-            self.model.compile()
+            self.plain_model.compile()
         self.validation = fabric.to_device(validation)
 
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params
         if params.decorrelation.update == "none":
             return None
-        visible = round((params.crop // params.patch) ** 2 * (1 - params.mask_ratio)) + 1
-        check_sample(params.decorrelation, params.batch * visible)
+        check_sample(params.decorrelation, self.tokens)
         return Decorrelator(self.plain_model.encoder, params.decorrelation, params.seed)
+
+    @torch.no_grad()
+    def check_eps(self, batch: Batch) -> None:
+        """Refuse an eps that is too large for a batch.
+
+        Raises:
+            UserError: with the layer's name and the largest eps.
+        """
+        if not self.decorrelator:
+            return
+        for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
+            with self._sampling(part):
+                self.plain_model.forward(*micro_batch)  # a call would compile it, for once
+        self.decorrelator.check_eps()
 
     def optimize(self, batch: Batch) -> Tensor:
         """Take an optimization step, and then one of the decorrelating matrices."""
         set_learning_rate(self.optimizers, self.params.learning_rate * self.schedule)
         self.model.train()
-        loss: Tensor = self.model(*batch)
-        self.fabric.backward(loss)
+        loss = self._accumulate_gradients(batch)
         clip_gradients(self.plain_model)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -140,6 +193,28 @@ class Pretraining(Training):
             self.decorrelator.step(self.schedule)
         return loss
 
+    def _accumulate_gradients(self, batch: Batch) -> Tensor:
+        """Set the gradients of the batch's mean loss, which is returned, over all processes."""
+        accumulate = self.params.accumulate
+        losses: list[Tensor] = []
+        for part, micro_batch in self._micro_batches(batch):
+            more = len(losses) + 1 < accumulate
+            with self.fabric.no_backward_sync(self.model, enabled=more), self._sampling(part):
+                loss: Tensor = self.model(*micro_batch)
+                self.fabric.backward(loss / accumulate)
+            losses.append(loss.detach())
+        return mean_over_processes(torch.stack(losses).mean())
+
+    def _micro_batches(self, batch: Batch) -> list[tuple[int, Batch]]:
+        """Cut out this process's micro-batches, each with its place among those of all processes."""
+        pixels, noise = (tensor.chunk(self.passes) for tensor in batch)
+        first = self.fabric.global_rank * self.params.accumulate
+        parts = range(first, first + self.params.accumulate)
+        return [(part, (pixels[part], noise[part])) for part in parts]
+
+    def _sampling(self, part: int) -> AbstractContextManager[None]:
+        return self.decorrelator.sampling(self.tokens, part) if self.decorrelator else nullcontext()
+
     def validate(self) -> dict[str, float]:
         """Return val_loss and, where there is decorrelation, the correlation that is left."""
         self.model.eval()
@@ -147,6 +222,11 @@ class Pretraining(Training):
         if self.decorrelator:
             columns["correlation"] = self.decorrelator.correlation()
         return columns
+
+    def broken(self) -> dict[str, int]:
+        """Return the layer whose R broke first, if one did."""
+        first = self.decorrelator.first_broken() if self.decorrelator else None
+        return {f"R of {first[0]}": first[1] + 1} if first else {}
 
     @torch.no_grad()
     def constant_loss(self) -> float:
@@ -170,7 +250,7 @@ class Pretraining(Training):
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self.decorrelator:
-            self.decorrelator.steps = self.step
+            self.decorrelator.go_on_from(self.step)
 
     def fold(self) -> MaskedAutoencoder:
         """Return the trained network, R folded in."""

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
+
 from dbp_mae import emissions
 from dbp_mae.checkpoint import Checkpoint, run_folder
 from dbp_mae.data.manifest import read_manifest
@@ -14,8 +16,10 @@ from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params
 from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import pretrain, summarize
+from dbp_mae.training import DivergedError
 from pipelines.stage import run
 
+MANIFEST = Path("data/validated.parquet")
 FOLDER = Path("models/pretrain")
 ENCODER = FOLDER / "encoder.safetensors"
 FILES = (
@@ -38,11 +42,13 @@ def main(params: Params) -> None:
 
 def train(params: Params) -> None:
     """Pre-train the encoder; write it, its curves, figures, pictures and emissions."""
-    frame = read_manifest(Path("data/validated.parquet"))
-    folder = run_folder("pretrain", frame, params.data, params.pretrain)
-    checkpoint = Checkpoint(folder)
-    with emissions.measure(params.emissions, "pretrain", folder) as meter:
-        result = pretrain(frame, params.data, params.pretrain, checkpoint, meter.save)
+    frame = read_manifest(MANIFEST)
+    checkpoint = last_state(frame, params)
+    with emissions.measure(params.emissions, "pretrain", checkpoint.folder) as meter:
+        try:
+            result = pretrain(frame, params.data, params.pretrain, checkpoint, meter.save)
+        except DivergedError as error:
+            raise UserError(f"{error} {_way_on(checkpoint)}") from None
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     save_encoder(ENCODER, result.model.encoder, result.spec)
@@ -81,6 +87,20 @@ def take_over(folder: Path, params: Params) -> None:
     for name in FILES:
         shutil.copyfile(folder / name, FOLDER / name)
     print(f"The encoder of {folder} is taken over; nothing was trained.")
+
+
+def last_state(frame: pd.DataFrame, params: Params) -> Checkpoint:
+    """Return where the pre-training of these images with these settings keeps its last state."""
+    return Checkpoint(run_folder("pretrain", frame, params.data, params.pretrain))
+
+
+def _way_on(checkpoint: Checkpoint) -> str:
+    if not checkpoint.path.exists():
+        return "No state was kept from before."
+    return (
+        "It then starts from the beginning; or, after `python -m pipelines.resume "
+        f"{checkpoint.folder}`, from the last state that was finite."
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dbp_mae.errors import UserError
 from dbp_mae.params import DecorrelationParams
 from dbp_mae.pretraining.decorrelation import (
     Decorrelator,
@@ -53,6 +54,12 @@ def decorrelated(**changes: object) -> tuple[Encoder, Decorrelator]:
     return encoder, decorrelator
 
 
+def observe(encoder: Encoder, decorrelator: Decorrelator, tokens: Tensor) -> Tensor:
+    """Run a forward pass under observation."""
+    with decorrelator.sampling(tokens.shape[:-1].numel()):
+        return encoder(tokens)
+
+
 def matrix(layer: nn.Linear) -> Tensor:
     return torch.block_diag(*layer.parametrizations["weight"][0].decorrelator)
 
@@ -83,7 +90,7 @@ def test_paper_update_follows_the_equations() -> None:
     tokens = correlated_tokens(30, 12)
     r = torch.eye(12)
     for _ in range(3):
-        encoder(tokens)
+        observe(encoder, decorrelator, tokens)
         expected, loss = loop_over_equations(tokens[0] @ r.T.float(), r, PARAMS.eps, PARAMS.kappa)
         decorrelator.step()
         r = matrix(encoder.fc1)
@@ -106,7 +113,7 @@ def test_pure_functions_work_on_stacks() -> None:
 def test_gradient_of_weight_is_the_chain_rule() -> None:
     encoder, decorrelator = decorrelated()
     tokens = correlated_tokens(50, 12)
-    encoder(tokens)
+    observe(encoder, decorrelator, tokens)
     decorrelator.step()
     r = matrix(encoder.fc1)
     encoder(tokens).square().sum().backward()
@@ -126,7 +133,7 @@ def test_fold_changes_no_output(update: str) -> None:
     encoder, decorrelator = decorrelated(update=update, block=6)
     tokens = correlated_tokens(200, 12)
     for _ in range(20):
-        encoder(tokens)
+        observe(encoder, decorrelator, tokens)
         decorrelator.step()
     before = encoder(tokens)
     decorrelator.fold()
@@ -138,9 +145,9 @@ def change_of_output(update: str, eps: float) -> float:
     encoder, decorrelator = decorrelated(update=update, eps=eps, layers=["fc1"])
     encoder.double()
     tokens = correlated_tokens(200, 12).double()
-    before = encoder(tokens)
+    before = observe(encoder, decorrelator, tokens)
     decorrelator.step()
-    return float((encoder(tokens) - before).norm())
+    return float((encoder(tokens) - before).detach().norm())
 
 
 @pytest.mark.parametrize(("update", "order"), [("paper", 1), ("function-preserving", 2)])
@@ -155,7 +162,8 @@ def test_correlated_inputs_become_white(update: str) -> None:
     tokens = correlated_tokens(2000, 12)
     before = torch.linalg.cond(gram(tokens[0]))
     for _ in range(3000):
-        decorrelator.inputs[encoder.fc1] = tokens[0]
+        with decorrelator.sampling(2000):
+            encoder.fc1(tokens)
         decorrelator.step()
     after = torch.linalg.cond(gram(tokens[0] @ matrix(encoder.fc1).T))
     assert before > 100
@@ -166,7 +174,7 @@ def test_large_steps_do_not_diverge() -> None:
     encoder, decorrelator = decorrelated(update="function-preserving", eps=100.0)
     tokens = 10 * correlated_tokens(200, 12)
     for _ in range(100):
-        encoder(tokens)
+        observe(encoder, decorrelator, tokens)
         decorrelator.step()
     assert torch.isfinite(matrix(encoder.fc1)).all()
 
@@ -180,24 +188,158 @@ def test_blocks_cover_the_width() -> None:
     torch.testing.assert_close(multiply_blocks(weight, blocks), weight @ torch.block_diag(*blocks))
 
 
-def test_sample_is_without_replacement_and_shared() -> None:
+def sample(decorrelator: Decorrelator, part: int = 0) -> list[int]:
+    with decorrelator.sampling(40, part):
+        assert decorrelator.sample is not None
+        return decorrelator.sample.tolist()
+
+
+def test_sample_is_without_replacement_and_anew_for_each_pass_and_step() -> None:
     encoder, decorrelator = decorrelated(sample=0.25)
-    tokens = torch.arange(40.0).view(1, 40, 1).expand(1, 40, 12)
-    encoder(tokens)
-    rows = decorrelator.inputs[encoder.fc1][:, 0].tolist()
-    assert len(set(rows)) == 10
-    assert len(decorrelator.inputs[encoder.fc2]) == 10
+    samples = [sample(decorrelator), sample(decorrelator, part=1)]
+    observe(encoder, decorrelator, correlated_tokens(40, 12))
+    decorrelator.step()
+    samples.append(sample(decorrelator))
+    for indices in samples:
+        assert len(set(indices)) == 10
+        assert 0 <= min(indices) <= max(indices) < 40
+    assert len({tuple(indices) for indices in samples}) == 3
+    assert sample(decorrelator) == samples[2]
 
 
-def test_updates_every_nth_step_and_not_in_evaluation() -> None:
+def test_the_sampled_tokens_alone_are_observed() -> None:
+    encoder, decorrelator = decorrelated(sample=0.25)
+    tokens = correlated_tokens(40, 12)
+    indices = sample(decorrelator)
+    decorrelator.passes = 0
+    observe(encoder, decorrelator, tokens)
+    expected = gram(tokens[:, indices])
+    torch.testing.assert_close(encoder.fc1.parametrizations["weight"][0].moments, expected)
+
+
+def test_updates_every_nth_step_and_not_outside_sampling() -> None:
     encoder, decorrelator = decorrelated(every=2)
     tokens = correlated_tokens(50, 12)
     changed = []
     for _ in range(4):
         before = matrix(encoder.fc1).clone()
-        encoder(tokens)
+        observe(encoder, decorrelator, tokens)
         decorrelator.step()
+        encoder(tokens)  # validation
         changed.append(not torch.equal(before, matrix(encoder.fc1)))
+        assert not encoder.fc1.parametrizations["weight"][0].moments.any()
     assert changed == [True, False, True, False]
-    encoder.eval()(tokens)
-    assert not decorrelator.inputs
+
+
+def test_step_without_observation_is_refused() -> None:
+    encoder, decorrelator = decorrelated()
+    encoder(correlated_tokens(50, 12))
+    with pytest.raises(RuntimeError, match="sampling"):
+        decorrelator.step()
+
+
+@pytest.mark.parametrize("update", ["paper", "function-preserving"])
+def test_several_passes_are_as_one(update: str) -> None:
+    tokens = correlated_tokens(60, 12)
+    matrices, weights = [], []
+    for passes in (1, 3):
+        encoder, decorrelator = decorrelated(update=update)
+        for _ in range(5):
+            for part in tokens.chunk(passes, dim=1):
+                observe(encoder, decorrelator, part)
+            decorrelator.step()
+        matrices.append(matrix(encoder.fc2))
+        weights.append(encoder.fc2.weight.detach())
+    torch.testing.assert_close(matrices[0], matrices[1])
+    torch.testing.assert_close(weights[0], weights[1])
+
+
+def test_update_is_in_float32_under_autocast() -> None:
+    encoder, decorrelator = decorrelated(eps=0.1)
+    tokens = correlated_tokens(30, 12)
+    seen = {}
+    for layer in (encoder.fc1, encoder.fc2):
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0][0]}))
+    for _ in range(3):
+        before = {layer: matrix(layer) for layer in (encoder.fc1, encoder.fc2)}
+        with torch.autocast("cpu", torch.bfloat16):
+            observe(encoder, decorrelator, tokens).square().sum().backward()
+        decorrelator.step()
+        assert seen[encoder.fc2].dtype == torch.bfloat16
+        for layer, r in before.items():
+            states = seen[layer].detach().double() @ r.T.double()
+            expected, _ = loop_over_equations(states, r, 0.1, PARAMS.kappa)
+            assert matrix(layer).dtype == torch.float32
+            torch.testing.assert_close(matrix(layer).double(), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_compiled_layers_are_observed_in_one_graph(precision: torch.dtype) -> None:
+    states = []
+    for compiled in (False, True):
+        encoder, decorrelator = decorrelated(update="function-preserving", sample=0.5, every=2)
+        if compiled:
+            encoder.compile(backend="aot_eager", fullgraph=True)
+        for step in range(6):
+            tokens = correlated_tokens(30, 12) * (1 + step)
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                observe(encoder.train(), decorrelator, tokens)
+                encoder.eval()(tokens[:, :7])
+            decorrelator.step()
+        states.append(encoder.state_dict())
+    for name, plain in states[0].items():
+        torch.testing.assert_close(states[1][name], plain)
+    assert not torch.equal(matrix(encoder.fc1), torch.eye(12))
+
+
+def largest_eps(tokens: Tensor) -> float:
+    """Return the eps from which the published update overshoots, in float64."""
+    moments = residual(gram(tokens[0].double()), PARAMS.kappa)
+    return 2 / float(torch.linalg.eigvalsh(moments).max())
+
+
+@pytest.mark.parametrize(("share", "diverges"), [(0.95, False), (1.5, True)])
+def test_an_eps_that_is_too_large_is_refused_and_does_diverge(share: float, diverges: bool) -> None:
+    tokens = 4 * correlated_tokens(200, 12)
+    limit = largest_eps(tokens)
+    encoder, decorrelator = decorrelated(eps=share * limit, layers=["fc1"])
+    observe(encoder, decorrelator, tokens)
+    if diverges:
+        with pytest.raises(UserError, match=rf"eps .* fc1, .* less than {limit:.2g}"):
+            decorrelator.check_eps()
+    else:
+        decorrelator.check_eps()
+    for _ in range(50):
+        observe(encoder, decorrelator, tokens)
+        decorrelator.step()
+    assert torch.isfinite(matrix(encoder.fc1)).all() != diverges
+
+
+def test_check_of_eps_leaves_no_trace() -> None:
+    tokens = correlated_tokens(200, 12)
+    matrices = []
+    for checked in (False, True):
+        encoder, decorrelator = decorrelated(eps=0.01)
+        if checked:
+            observe(encoder, decorrelator, 3 * tokens)
+            decorrelator.check_eps()
+        observe(encoder, decorrelator, tokens)
+        decorrelator.step()
+        matrices.append(matrix(encoder.fc2))
+    assert torch.equal(*matrices)
+
+
+def test_the_layer_that_breaks_first_is_named() -> None:
+    encoder, decorrelator = decorrelated()
+    tokens = correlated_tokens(30, 12)
+    for step in range(4):
+        observe(encoder, decorrelator, tokens)
+        if step == 2:
+            encoder.fc2.parametrizations["weight"][0].moments.fill_(torch.inf)
+        decorrelator.step()
+        assert decorrelator.first_broken() == (None if step < 2 else ("fc2", 2))
+    with torch.no_grad():
+        encoder(tokens.fill_(torch.nan))
+    observe(encoder, decorrelator, tokens)
+    decorrelator.step()
+    assert decorrelator.first_broken() == ("fc2", 2)

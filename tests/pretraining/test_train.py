@@ -76,11 +76,14 @@ class Killed(Exception):
     """Stands for the power cut."""
 
 
-@pytest.mark.parametrize("update", ["none", "paper", "function-preserving"])
+@pytest.mark.parametrize(
+    ("optimizer", "update"),
+    [("adamw", "none"), ("muon", "paper"), ("muon", "function-preserving"), ("soap", "none")],
+)
 def test_resume_is_bit_identical(
-    update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
+    optimizer: str, update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
-    params = settings(update)
+    params = settings(update, optimizer=optimizer)
     whole = run(frame, data, params, tmp_path / "whole")
 
     def kill() -> None:
@@ -95,12 +98,22 @@ def test_resume_is_bit_identical(
     pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_both_optimizers_train(
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
+def test_every_optimizer_trains(
     optimizer: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
     result = run(frame, data, settings(optimizer=optimizer), tmp_path)
     assert result.curves["val_loss"].iloc[-1] < result.curves["val_loss"].iloc[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would need two GPUs")
+def test_two_devices_give_what_one_gives(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    shared = run(frame, data, settings(devices=2), tmp_path / "shared")
+    alone = run(frame, data, settings(accumulate=2), tmp_path / "alone")
+    figures = ["step", "train_loss", "val_loss", "correlation"]
+    pd.testing.assert_frame_equal(shared.curves[figures], alone.curves[figures], rtol=1e-4)
 
 
 def test_decoder_has_no_decorrelation(trained: Pretrained) -> None:

@@ -1,0 +1,43 @@
+"""Let a pre-training that stopped go on with other settings: python -m pipelines.resume FOLDER.
+
+Other settings have a folder of their own under .checkpoints/, and so start from the beginning. This
+copies the last state of a stopped pre-training, with the energy that it took, to the folder of what
+params.yaml holds now. Network and optimizer must be the same.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.data.manifest import read_manifest
+from dbp_mae.errors import UserError
+from dbp_mae.params import Params, load_params
+from pipelines.stages.pretrain import MANIFEST, last_state
+
+
+def resume(stopped: Path, params: Params) -> Path:
+    """Copy the state in the folder `stopped` to the one for `params`, which is returned.
+
+    Raises:
+        UserError: there is no state to copy, or one already where it would go.
+    """
+    state = Checkpoint(stopped).load()
+    if state is None:
+        raise UserError(f"{stopped} holds no state: give the folder that the error message named.")
+    target = last_state(read_manifest(MANIFEST), params)
+    if target.path.exists():
+        raise UserError(
+            f"{target.folder} holds a state of params.yaml as it is: change the setting first, or "
+            "remove that folder."
+        )
+    shutil.copytree(stopped, target.folder, dirs_exist_ok=True)
+    print(f"The next pre-training with these settings goes on after step {state['step']}.")
+    return target.folder
+
+
+if __name__ == "__main__":
+    try:
+        resume(Path(sys.argv[1] if len(sys.argv) == 2 else ""), load_params())
+    except UserError as error:
+        sys.exit(f"error: {error}")

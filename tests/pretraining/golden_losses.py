@@ -1,0 +1,31 @@
+"""The losses of each step of six tiny trainings, kept in tests/golden.
+
+A change that is to change nothing keeps them. After one that is to change the method, write them
+again and commit both: PYTHONPATH=.:tests python tests/pretraining/golden_losses.py
+"""
+
+import json
+from pathlib import Path
+
+from tiny import start, step, tiny_params
+
+from dbp_mae.files import write_text
+
+FILE = Path(__file__).parents[1] / "golden/pretraining_losses.json"
+VARIANTS = {
+    f"{optimizer}, {update}": tiny_params(optimizer=optimizer, update=update, eps=0.02)
+    for optimizer in ("adamw", "muon")
+    for update in ("none", "paper", "function-preserving")
+}
+
+
+def losses(variant: str) -> list[float]:
+    """Return the loss of every step of a variant."""
+    params = VARIANTS[variant]
+    training, batches = start(params)
+    return [step(training, batches) for _ in range(params.steps)]
+
+
+if __name__ == "__main__":
+    figures = {name: [float(f"{loss:.7g}") for loss in losses(name)] for name in VARIANTS}
+    write_text(FILE, json.dumps(figures, indent=1) + "\n")

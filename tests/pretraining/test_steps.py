@@ -1,0 +1,120 @@
+"""One step is one step: cut into micro-batches, shared by processes, compiled, or stopped in time."""
+
+from functools import partial, partialmethod
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from tiny import start, step, tiny_params, train
+from torch import Tensor, nn
+
+from dbp_mae.checkpoint import Checkpoint, not_finite
+from dbp_mae.params import PretrainParams
+from dbp_mae.training import DivergedError
+
+SHORT = {"steps": 5, "warmup_steps": 1, "validate_every": 3}
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        pair = [value, second[name]]
+        if name.endswith("qkv.bias"):
+            # Softmax does not feel the keys' bias: its gradient is rounding, which Adam makes large.
+            pair = [torch.cat([q, v]) for q, _, v in (bias.chunk(3) for bias in pair)]
+        torch.testing.assert_close(
+            *pair, atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def is_r(name: str) -> bool:
+    return name.endswith("decorrelator")
+
+
+@pytest.mark.parametrize("update", ["paper", "function-preserving"])
+def test_micro_batches_make_one_step(update: str) -> None:
+    states, losses = [], []
+    for accumulate in (1, 4):
+        params = tiny_params(update=update, sample=1.0, accumulate=accumulate, **SHORT)
+        training, batches = start(params)
+        losses.append([step(training, batches) for _ in range(params.steps)])
+        states.append(training.plain_model.state_dict())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert_same(*states)
+
+
+def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
+    for index, params in enumerate(runs):
+        train(params, folder / str(index), fabric)
+
+
+def test_two_processes_make_one_step(tmp_path: Path) -> None:
+    whole = tiny_params(sample=1.0, **SHORT)
+    sampled = tiny_params(sample=0.5, every=2, optimizer="muon", **SHORT)
+    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
+    fabric.launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
+    # A process's tokens are sampled as those of a micro-batch are.
+    alone = [whole, sampled.model_copy(update={"accumulate": 2})]
+    for index, params in enumerate(alone):
+        state = Checkpoint(tmp_path / str(index)).load()
+        assert state is not None
+        shared = state["learnt"]["model"]
+        assert_same(train(params, tmp_path / f"alone-{index}"), shared)
+
+
+def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced = partialmethod(nn.Module.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    states = []
+    for compiled in (False, True):
+        training, batches = start(tiny_params(compile=compiled, every=2, **SHORT))
+        for _ in range(4):
+            step(training, batches)
+            with torch.no_grad():
+                training.validate()
+        states.append(training.plain_model.state_dict())
+    assert_same(*states)
+
+
+def test_decoder_and_heads_are_left_alone() -> None:
+    training, batches = start(tiny_params(**SHORT))
+    step(training, batches)
+    names = {
+        name.rpartition(".parametrizations")[0] for name in training.learnt()["model"] if is_r(name)
+    }
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert names == {f"encoder.blocks.{block}.{layer}" for block in range(4) for layer in layers}
+
+
+def test_a_diverging_r_is_named_and_the_last_good_state_kept(tmp_path: Path) -> None:
+    calm = tiny_params(update="paper", eps=0.02, checkpoint_every=4)
+    training, batches = start(calm)
+    assert training.decorrelator
+
+    def worsen() -> None:
+        wild = calm.decorrelation.model_copy(update={"eps": 1.9})
+        training.decorrelator.params = wild
+
+    checkpoint = Checkpoint(tmp_path)
+    with pytest.raises(
+        DivergedError, match=r"R of blocks\.\d\.\S+ .*no longer finite.*decorrelation\.eps"
+    ):
+        training.run(batches, checkpoint, worsen)
+    state = checkpoint.load()
+    assert state is not None
+    assert state["step"] == 4
+    assert not list(not_finite(state))
+    train(calm, tmp_path)
+
+
+def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+    training, batches = start(tiny_params(checkpoint_every=2))
+    step(training, batches)
+    moments = next(iter(training.optimizers[0].state.values()))["exp_avg"]
+    moments.fill_(torch.inf)  # the loss of step 2 is finite, the weights after it are not
+    with pytest.raises(DivergedError, match=r"model\.\S+ is no longer finite since step 2: lower"):
+        training.run(batches, Checkpoint(tmp_path), lambda: None)
+    assert Checkpoint(tmp_path).load() is None
