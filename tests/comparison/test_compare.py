@@ -201,14 +201,23 @@ def test_a_killed_comparison_goes_on_and_yields_the_same_losses(
     assert again == []
 
 
+@pytest.mark.parametrize(
+    "wild",
+    [
+        {"learning_rates": [1e30], "pretrain": PLAIN},
+        {"learning_rates": [0.001], "pretrain": {"decorrelation": {"update": "paper", "eps": 1.9}}},
+    ],
+)
 def test_a_variant_that_diverges_does_not_stop_the_others(
-    params: Params, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wild: dict[str, Any],
+    params: Params,
+    subject: Subject,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    variants = {
-        "plain": {"learning_rates": [0.001], "pretrain": PLAIN},
-        "wild": {"learning_rates": [1e30], "pretrain": PLAIN},
-    }
+    plain = {"learning_rates": [0.001], "pretrain": PLAIN}
+    variants = {"plain": plain, "wild": wild}
     results = finished(compare(plan(variants=variants), params, subject, print))
     assert results.tuning["wild"].trials[0].loss is None
     assert not results.tuning["wild"].bracketed

@@ -343,3 +343,5 @@ def test_the_layer_that_breaks_first_is_named() -> None:
     observe(encoder, decorrelator, tokens)
     decorrelator.step()
     assert decorrelator.first_broken() == ("fc2", 2)
+    decorrelator.go_on_from(1)
+    assert decorrelator.first_broken() is None

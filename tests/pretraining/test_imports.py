@@ -20,6 +20,7 @@ REFUSED = (
     "onnxruntime",
     "onnxscript",
     "prefect",
+    "pytorch_optimizer",
     "segmentation_models_pytorch",
     "transformers",
 )

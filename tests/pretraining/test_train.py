@@ -98,6 +98,18 @@ def test_resume_is_bit_identical(
     pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
 
 
+def test_eps_is_checked_before_the_first_step_alone(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    calm = settings("paper")
+    decorrelation = calm.decorrelation.model_copy(update={"eps": 1.9})
+    wild = calm.model_copy(update={"decorrelation": decorrelation})
+    with pytest.raises(UserError, match=r"eps \(1\.9\) is too large for the inputs of blocks"):
+        run(frame, data, wild, tmp_path)
+    run(frame, data, calm, tmp_path)
+    run(frame, data, wild, tmp_path)  # no step is left to take
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
 def test_every_optimizer_trains(
     optimizer: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
