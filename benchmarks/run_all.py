@@ -48,7 +48,7 @@ def full_parts(data: list[str]) -> list[Part]:
         Part("MAE step", "benchmarks.mae_step", ["--compile"], 4),
         Part("convergence", "benchmarks.convergence", convergence, 9),
         Part("mIoU", "benchmarks.convergence", [*convergence, "--finetune"], 4, finetuning),
-        Part("loader", "benchmarks.loader", data and ["--data", data[-1]], 3),
+        Part("loader", "benchmarks.loader", ["--data", data[1]] if data[1:] else [], 3),
     ]
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-import dbp_mae
-from dbp_mae.environment import environment
+from dbp_mae.environment import code_sha256, environment
 from dbp_mae.files import write_text
 
 ROOT = Path(".benchmarks")
@@ -72,8 +71,6 @@ def synchronize() -> None:
 
 def kept_file(name: str, settings: dict[str, Any]) -> Path:
     """Return the file of one measurement with this device, these versions, this code and settings."""
-    digest = hashlib.sha256(json.dumps([environment(), settings], default=str).encode())
-    for folder in (Path(dbp_mae.__file__).parent, Path(__file__).parent):
-        for source in sorted(folder.rglob("*.py")):
-            digest.update(source.read_bytes())
+    conditions = [environment(), code_sha256(Path(__file__).parent), settings]
+    digest = hashlib.sha256(json.dumps(conditions, default=str).encode())
     return ROOT / f"{name}-{digest.hexdigest()[:12]}.json"

@@ -1,7 +1,9 @@
-"""Hardware and versions, to stand beside every figure that depends on them."""
+"""Hardware, versions and code, to stand beside every figure that depends on them."""
 
+import hashlib
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,3 +26,12 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def code_sha256(*folders: Path) -> str:
+    """Return the SHA-256 of the library's Python files and of those below `folders`."""
+    digest = hashlib.sha256()
+    for folder in (Path(__file__).parent, *folders):
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()

@@ -32,7 +32,7 @@ CHECKED_BATCHES = (1, 2, 5)
 MAX_DIFFERENCE = 1e-4
 MIN_SAME_ARGMAX = 0.999
 UNCHOSEN_MIN_SCORE = 0.5
-"""Ships where the threshold is to be chosen and no validation image has a labelled defect."""
+"""Ships where the threshold is to be chosen and no labelled defect of a validation image is found."""
 
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 """Told apart by the colour-blind too (Okabe and Ito, 2008)."""
@@ -112,7 +112,7 @@ def choose_min_score(path: Path, files: list[tuple[Path, Path]], match_iou: floa
     """Give the file at `path` the score threshold that is best on images with their masks.
 
     Returns:
-        The threshold; unchanged where no defect is labelled.
+        The threshold; unchanged where no labelled defect is found.
     """
     segmenter = Segmenter.load(path)
     chosen = best_min_score(judge(segmenter, files), match_iou)

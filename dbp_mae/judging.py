@@ -119,11 +119,11 @@ def operating_point(judged: list[Judged], min_score: float, match_iou: float) ->
 def best_min_score(judged: list[Judged], match_iou: float) -> float | None:
     """Return the score from which the reported defects have the best F1, the lowest of equals.
 
-    None where no defect is labelled, for these images then say nothing of it.
+    None where no labelled defect is found at any, for these images then say nothing of it.
     """
-    if not sum(image.defects for image in judged):
-        return None
-    return max(THRESHOLDS, key=lambda score: operating_point(judged, score, match_iou).f1)
+    f1 = {score: operating_point(judged, score, match_iou).f1 for score in THRESHOLDS}
+    best = max(f1, key=lambda score: f1[score])
+    return best if f1[best] > 0 else None
 
 
 def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:

@@ -3,18 +3,15 @@
 The variants of one seed take turns on the device, so that whatever slows the machine slows all of them.
 """
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from dbp_mae import emissions, training
+from dbp_mae import emissions
 from dbp_mae.checkpoint import run_folder
 from dbp_mae.comparison.contender import Contender, encoder_file, load_measurement
 from dbp_mae.comparison.plan import Plan
@@ -30,18 +27,16 @@ from dbp_mae.comparison.results import (
 )
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.comparison.tuning import best_rate, next_rate
-from dbp_mae.data import crops
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.energy import EnergyMeter
-from dbp_mae.environment import environment
+from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
 from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
-from dbp_mae.pretraining import decorrelation, masked_autoencoder, optimizers, processes, train
 from dbp_mae.pretraining.train import PretrainingImages, create_run
 
 FINETUNING_NEEDS = ("albumentations", "segmentation_models_pytorch", "onnx", "onnxruntime")
-CODE = (training, crops, decorrelation, masked_autoencoder, optimizers, processes, train)
-"""Where a change makes a finished run another one."""
+RECOMPILATIONS = 8
+"""Allowed to each run that takes turns: PyTorch's own limit for one."""
 
 
 class Conditions(Block):
@@ -84,7 +79,7 @@ class _Comparison:
         _decode(self.images.training)
         _decode(self.images.validation)
         self.energy = EnergyMeter.of_this_machine()
-        self.conditions = Conditions(environment=environment(), code=_code())
+        self.conditions = Conditions(environment=environment(), code=code_sha256())
         self.constant_loss = create_run(self.images, self._first_settings()).constant_loss()
         self.tuning: dict[str, Tuning] = {}
         self.measurements: list[Measurement] = []
@@ -168,7 +163,7 @@ class _Comparison:
         if done := load_measurement(folder):
             progress.skip(params.steps)
             return done
-        torch.compiler.reset()  # else the code compiled for earlier runs fills the cache
+        _make_room_for_compiled(1)
         contender = Contender(name, self.images, params, folder, self.energy)
         progress.skip(contender.training.step)
         while not contender.finished:
@@ -182,7 +177,7 @@ class _Comparison:
         }
         folders = self._measure_folders(seed)
         done = {name: load_measurement(folder) for name, folder in folders.items()}
-        torch.compiler.reset()
+        _make_room_for_compiled(len(folders))
         turns = [
             Contender(name, self.images, settings[name], folder, self.energy)
             for name, folder in folders.items()
@@ -224,6 +219,7 @@ class _Comparison:
                 f"finetune-{seed}-{recipe.seed}",
                 self.settings[name].model_copy(update={"seed": seed}),
                 recipe,
+                self.params.export,
             )
             miou = held_out_miou(encoder, recipe, self.params, self.subject, folder)
             yield Finetuned(variant=name, seed=seed, finetune_seed=recipe.seed, miou=miou)
@@ -278,13 +274,8 @@ def _decode(images: DecodedImages) -> None:
             return
 
 
-def _code() -> str:
-    """Return a hash of the code that a pre-training runs through."""
-    digest = hashlib.sha256()
-    for module in CODE:
-        digest.update(_source(module))
-    return digest.hexdigest()
-
-
-def _source(module: ModuleType) -> bytes:
-    return inspect.getsource(module).encode()
+def _make_room_for_compiled(runs: int) -> None:
+    """Forget the code compiled for earlier runs; never let a run silently go on uncompiled."""
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = RECOMPILATIONS * runs
+    torch._dynamo.config.fail_on_recompile_limit_hit = True

@@ -93,18 +93,23 @@ def _against(results: Results, target: str) -> str:
     """Say how soon decorrelation reached the best loss of a plain variant."""
     tuned = f"tuned {target}'s best loss"
     images = f"on your {count(results.data.training_images)} images"
-    variants = results.decorrelated
-    if not variants:
+    candidate = results.candidate
+    if candidate is None:
         return f"No variant is decorrelated, so nothing is said of {tuned}."
-    fastest = results.fastest(variants, target)
-    if fastest is None:
-        reached = max(results.ratio(name, target, "seconds").reached for name in variants)
-        often = f"; at best in {reached} of {len(results.seeds)} seeds" if reached else ""
-        return f"No decorrelated variant reached {tuned} in every seed {images}{often}."
-    choice = f", the fastest of {len(variants)} decorrelated variants," if len(variants) > 1 else ""
-    time = share(results.ratio(fastest, target, "seconds"))
-    cost = f"{time} of its time{_energy(results, fastest, target)}"
-    return f"{fastest}{choice} reached {tuned} in {cost} {images}."
+    ratio = results.ratio(candidate, target, "seconds")
+    seeds = len(results.seeds)
+    if not ratio.values:
+        return f"{target} reached no loss to compare with in any of {seeds} seeds."
+    variants = len(results.decorrelated)
+    choice = f", of {variants} decorrelated variants the best in tuning," if variants > 1 else ""
+    compared = f" (compared in {len(ratio.values)} of {seeds} seeds)" * (len(ratio.values) < seeds)
+    if not ratio.always:
+        return (
+            f"{candidate}{choice} reached {tuned} in {ratio.reached} of {len(ratio.values)} seeds "
+            f"{images}{compared}."
+        )
+    cost = f"{share(ratio)} of its time{_energy(results, candidate, target)}"
+    return f"{candidate}{choice} reached {tuned} in {cost} {images}{compared}."
 
 
 def _energy(results: Results, variant: str, target: str) -> str:
@@ -117,20 +122,19 @@ def _energy(results: Results, variant: str, target: str) -> str:
 
 def _verdict(results: Results) -> str:
     """Say whether decorrelation pays against the best variant without it, and how sure that is."""
-    rival = results.rival
-    ratios = [results.ratio(name, rival, "seconds") for name in results.decorrelated]
-    known = [spread for spread in ratios if spread.values]
-    if not known:
+    rival, candidate = results.rival, results.candidate
+    ratios = results.ratio(candidate, rival, "seconds").values if candidate else ()
+    if not ratios:
         return (
             f"Whether decorrelation pays cannot be told: {rival} reached no loss to compare with."
         )
-    if any(max(spread.values) < 1 for spread in known):
+    if max(ratios) < 1:
         verdict = f"decorrelation pays on these data: it is ahead of {rival} in every seed"
-    elif all(min(spread.values) >= 1 for spread in known):
+    elif min(ratios) >= 1:
         verdict = f"decorrelation does not pay on these data: in no seed is it ahead of {rival}"
     else:
         verdict = f"whether decorrelation pays cannot be told: the seeds disagree about {rival}"
-    seeds = len(results.seeds)
+    seeds = len(ratios)
     chance = (
         f"; {seeds} seed{'s' * (seeds > 1)} cannot rule out chance" if seeds < FEW_SEEDS else ""
     )

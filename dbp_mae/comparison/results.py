@@ -66,8 +66,16 @@ class Tuning(Block):
 
     trials: list[Trial]
     best: float
+    """The learning rate."""
     bracketed: bool
     """Whether a smaller and a larger rate were worse; if not, the tuning hit its bound."""
+
+    @property
+    def least_loss(self) -> float:
+        """The loss at the best rate; inf where every trial diverged."""
+        return min(
+            (trial.loss for trial in self.trials if trial.loss is not None), default=math.inf
+        )
 
 
 class Finetuned(Block):
@@ -146,7 +154,7 @@ class Results(Block):
 
     plan: Plan
     settings: dict[str, PretrainParams]
-    """Of each variant, at the learning rate and seed that it was measured with last."""
+    """Of each variant, at the learning rate that it was measured with; each measurement has its seed."""
     recipe: FinetuneParams | None
     environment: dict[str, Any]
     data: Data
@@ -211,11 +219,13 @@ class Results(Block):
         found = (item.miou for item in self.finetuned if item.variant == variant)
         return _spread(share for share in found if share is not None)
 
-    def fastest(self, variants: Iterable[str], target: str) -> str | None:
-        """Return the variant that reached a target in the least share of its time, in every seed."""
-        ratios = {name: self.ratio(name, target, "seconds").geometric_mean for name in variants}
-        known = {name: share for name, share in ratios.items() if share is not None}
-        return min(known, key=lambda name: known[name], default=None)
+    @property
+    def candidate(self) -> str | None:
+        """The decorrelated variant with the least loss in the tuning; None without any.
+
+        Chosen before the measured seeds are looked at: the best of several would flatter itself.
+        """
+        return min(self.decorrelated, key=lambda name: self.tuning[name].least_loss, default=None)
 
     @property
     def rival(self) -> str:

@@ -77,6 +77,8 @@ def _find_images(folder: Path) -> dict[str, Path]:
     images: list[Path] = []
     others: list[Path] = []
     for file in _files_in(folder):
+        if file.parts[0] in LABEL_FOLDERS:  # the folder of images is the source itself
+            continue
         (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
     if not images:
         raise UserError(f"{folder} holds no image: PNG, JPEG, TIFF and BMP files are read.")

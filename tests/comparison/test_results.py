@@ -87,7 +87,9 @@ def test_the_mean_of_ratios_is_geometric() -> None:
 
 def test_the_headline_quotes_ratio_and_spread() -> None:
     said = sentences(results(clear_win()))
-    assert said[0].startswith("Muon, function-preserving, the fastest of 2 decorrelated variants,")
+    assert said[0].startswith(
+        "Muon, function-preserving, of 2 decorrelated variants the best in tuning, reached"
+    )
     assert "tuned AdamW's best loss in 0.30 (0.30 to 0.30) of its time" in said[0]
     assert "0.30 (0.30 to 0.30) of its energy" in said[0]
     assert "on your 1\u202f234 images" in said[0]
@@ -105,14 +107,30 @@ def test_a_rival_that_is_as_good_is_not_hidden() -> None:
     ]
     said = " ".join(sentences(results(runs)))
     assert "of its time" in said
-    assert "No decorrelated variant reached tuned Muon's best loss in every seed" in said
+    assert "reached tuned Muon's best loss in 0 of 3 seeds" in said
     assert "does not pay" in said
+
+
+def test_the_candidate_is_the_tuning_s_not_the_luckiest() -> None:
+    """A variant that only the measured seeds favour does not speak for decorrelation."""
+    slopes = {"AdamW": 1, "Muon": 2, "AdamW, paper": 4, "Muon, function-preserving": 1}
+    runs = [measurement(name, 1, slope / 1000) for name, slope in slopes.items()]
+    assert results(runs).candidate == "Muon, function-preserving"
+    assert "does not pay" in " ".join(sentences(results(runs)))
+
+
+def test_seeds_in_which_the_target_diverged_are_counted() -> None:
+    runs = clear_win()
+    for index in (0, 1):  # the plain ones of the first seed
+        runs[index] = measurement(runs[index].variant, 1, 0.001, diverged=True)
+    said = " ".join(sentences(results(runs)))
+    assert "compared in 2 of 3 seeds" in said
+    assert "2 seeds cannot rule out chance" in said
 
 
 def test_seeds_that_disagree_leave_it_open() -> None:
     runs = clear_win()
-    for index in (2, 3):  # the decorrelated ones of the first seed
-        runs[index] = measurement(runs[index].variant, 1, 0.0001)
+    runs[3] = measurement(runs[3].variant, 1, 0.0001)  # the candidate's first seed
     assert "cannot be told" in " ".join(sentences(results(runs)))
 
 
