@@ -150,7 +150,6 @@ class Pretraining(Training):
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
         self.passes = fabric.world_size * params.accumulate
-        self.tokens = params.batch // self.passes * (1 + params.visible)
         self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
         optimizers = create_optimizers(self.plain_model, params)
@@ -163,7 +162,7 @@ class Pretraining(Training):
         params = self.params
         if params.decorrelation.update == "none":
             return None
-        check_sample(params.decorrelation, self.tokens)
+        check_sample(params.decorrelation, self._tokens(params.batch // self.passes))
         return Decorrelator(self.plain_model.encoder, params.decorrelation, params.seed)
 
     @torch.no_grad()
@@ -176,7 +175,7 @@ class Pretraining(Training):
         if not self.decorrelator:
             return
         for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
-            with self._sampling(part):
+            with self._sampling(part, micro_batch):
                 self.plain_model.forward(*micro_batch)  # a call would compile it, for once
         self.decorrelator.check_eps()
 
@@ -199,7 +198,8 @@ class Pretraining(Training):
         losses: list[Tensor] = []
         for part, micro_batch in self._micro_batches(batch):
             more = len(losses) + 1 < accumulate
-            with self.fabric.no_backward_sync(self.model, enabled=more), self._sampling(part):
+            alone = self.fabric.no_backward_sync(self.model, enabled=more)
+            with alone, self._sampling(part, micro_batch):
                 loss: Tensor = self.model(*micro_batch)
                 self.fabric.backward(loss / accumulate)
             losses.append(loss.detach())
@@ -212,8 +212,14 @@ class Pretraining(Training):
         parts = range(first, first + self.params.accumulate)
         return [(part, (pixels[part], noise[part])) for part in parts]
 
-    def _sampling(self, part: int) -> AbstractContextManager[None]:
-        return self.decorrelator.sampling(self.tokens, part) if self.decorrelator else nullcontext()
+    def _sampling(self, part: int, batch: Batch) -> AbstractContextManager[None]:
+        if not self.decorrelator:
+            return nullcontext()
+        return self.decorrelator.sampling(self._tokens(len(batch[0])), part)
+
+    def _tokens(self, images: int) -> int:
+        """Return the token vectors that the encoder sees of so many images."""
+        return images * (1 + self.params.visible)
 
     def validate(self) -> dict[str, float]:
         """Return val_loss and, where there is decorrelation, the correlation that is left."""

@@ -45,6 +45,12 @@ def test_micro_batches_make_one_step(update: str) -> None:
     assert_same(*states)
 
 
+def test_a_batch_may_be_smaller_than_the_settings_say() -> None:
+    training, batches = start(tiny_params(sample=0.5))
+    pixels, noise = batches[0]
+    assert torch.isfinite(training.optimize((pixels[:4], noise[:4])))
+
+
 def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
     for index, params in enumerate(runs):
         train(params, folder / str(index), fabric)
