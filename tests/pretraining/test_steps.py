@@ -1,5 +1,6 @@
 """One step is one step: cut into micro-batches, shared by processes, compiled, or stopped in time."""
 
+from collections.abc import Iterator
 from functools import partial, partialmethod
 from pathlib import Path
 
@@ -51,7 +52,17 @@ def test_a_batch_may_be_smaller_than_the_settings_say() -> None:
     assert torch.isfinite(training.optimize((pixels[:4], noise[:4])))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sum in one order: Adam makes a step of the rounding where a gradient is nearly zero."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
+    torch.set_num_threads(1)
     for index, params in enumerate(runs):
         train(params, folder / str(index), fabric)
 
