@@ -10,7 +10,6 @@ command is given again. Without --finetune only packages that train are needed.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -20,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.command import run
 from benchmarks.results_file import write_results
 from dbp_mae.checkpoint import ROOT
 from dbp_mae.comparison.compare import compare
@@ -146,7 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    run(main)

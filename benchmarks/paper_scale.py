@@ -21,7 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from benchmarks import command
 from benchmarks.results_file import write_results
+from benchmarks.training_step import pretraining, random_batch
+from benchmarks.turns import synchronize
 from dbp_mae import emissions
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
@@ -29,7 +32,6 @@ from dbp_mae.data.ingest import ingest
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.environment import environment
 from dbp_mae.params import Params, load_params
-from dbp_mae.pretraining.train import Pretraining
 from dbp_mae.segmentation.train import Finetuning
 from dbp_mae.training import Training, create_fabric
 from pipelines.compose import compose
@@ -97,7 +99,7 @@ def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Co
                 start = time.perf_counter()
                 for _ in range(steps):
                     training.optimize(part)
-                _synchronize()
+                synchronize()
                 seconds.append((time.perf_counter() - start) / steps)
             peaks.append(_peak_bytes() - before)
     spent = meter.emissions
@@ -113,19 +115,15 @@ def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Co
 def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor, Tensor]]:
     """Return a recipe's training, and random images for it."""
     channels, size = params.data.channels, params.pretrain
+    if size.source == params.data.source:
+        whole = size.model_copy(update={"batch": batch, "accumulate": 1, "crops_per_image": 1})
+        run = pretraining(whole, channels)
+        return run, run.fabric.to_device(random_batch(whole, channels))
     spec = EncoderSpec(
         size.model, size.patch, size.crop, channels, (0.5,) * channels, (0.2,) * channels
     )
-    generator = torch.Generator().manual_seed(0)
-    if params.pretrain.source == params.data.source:
-        fabric = create_fabric(params.pretrain)
-        shape = (batch, channels, size.crop, size.crop)
-        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        noise = torch.rand(batch, (size.crop // size.patch) ** 2, generator=generator)
-        sample = fabric.to_device((pixels, noise))
-        changed = size.model_copy(update={"batch": batch, "accumulate": 1, "crops_per_image": 1})
-        return Pretraining(fabric, spec, changed, sample), sample
     fabric = create_fabric(params.finetune)
+    generator = torch.Generator().manual_seed(0)
     tile, classes = params.finetune.tile, params.data.classes
     shape = (batch, channels, tile, tile)
     tiles = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
@@ -187,11 +185,6 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def recipe_params(recipe: str, overrides: list[str]) -> Params:
     """Return the parameters of a recipe."""
     with tempfile.TemporaryDirectory() as folder:
@@ -239,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)
