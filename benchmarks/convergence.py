@@ -30,7 +30,7 @@ from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.errors import UserError
-from dbp_mae.params import Params, RenderParams, load_params
+from dbp_mae.params import Params, RenderParams, check_block, load_params
 
 DATA: dict[str, dict[str, Any]] = {
     "wirebond": {
@@ -56,9 +56,13 @@ TOY: dict[str, dict[str, Any]] = {
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
-    """Return the comparison that the arguments ask for."""
+    """Return the comparison that the arguments ask for.
+
+    Raises:
+        UserError: a value is out of range.
+    """
     rates = slice(1 if arguments.toy else None)
-    return Plan.model_validate(
+    return check_block(
         {
             "baseline": "AdamW",
             "pretrain": dict(map(_setting, arguments.pretrain)),
@@ -73,7 +77,9 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
             "tuning": {"seed": 0, "extensions": 0 if arguments.toy else 4},
             "seeds": list(range(1, arguments.seeds + 1)),
             "finetune": {"seeds": [0]} if arguments.finetune else None,
-        }
+        },
+        Plan,
+        "The benchmark",
     )
 
 

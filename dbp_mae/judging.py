@@ -146,6 +146,11 @@ def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:
 def read_labelled(
     segmenter: Segmenter, path: Path, mask_path: Path
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image as the model takes it, (H, W, channels), and its mask, (H, W).
+
+    Raises:
+        UserError: the image cannot be read.
+    """
     card = segmenter.card
     try:
         return read_image(path, card.channels, card.white_level), read_mask(mask_path)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from dbp_mae import emissions
@@ -73,7 +74,8 @@ class _Comparison:
         self.params = plan.common(params)
         self.settings = plan.settings(self.params.pretrain)
         self.recipes = plan.recipes(self.params.finetune)
-        _check_packages(self.recipes)
+        if self.recipes:
+            _check_finetuning(subject.frame)
         workers = self.params.pretrain.workers
         self.images = PretrainingImages.of(subject.frame, params.data, workers)
         _decode(self.images.training)
@@ -257,12 +259,18 @@ def _estimated_power(comparison: _Comparison) -> Iterator[Callable[[], float | N
         yield lambda: meter.emissions.kwh * 3.6e6 / meter.emissions.seconds
 
 
-def _check_packages(recipes: list[FinetuneParams]) -> None:
-    missing = [name for name in FINETUNING_NEEDS if recipes and find_spec(name) is None]
-    if missing:
+def _check_finetuning(frame: pd.DataFrame) -> None:
+    """Refuse, before anything is trained, what could not be fine-tuned at the end."""
+    if missing := [name for name in FINETUNING_NEEDS if find_spec(name) is None]:
         raise UserError(
             f"Fine-tuning needs {', '.join(missing)}, which this machine lacks: install it, or set "
             "finetune to null in the comparison's file."
+        )
+    labelled = set(frame.loc[frame["label_state"] == "labelled", "split"])
+    if bare := [split for split in ("train", "val", "test") if split not in labelled]:
+        raise UserError(
+            f"Fine-tuning needs labelled images in every split, and none is in {', '.join(bare)}: label "
+            "parts of at least three groups, or set finetune to null in the comparison's file."
         )
 
 

@@ -16,7 +16,7 @@ from dbp_mae.energy import EnergyMeter
 from dbp_mae.files import write_text
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import PretrainingImages, create_run
-from dbp_mae.training import DivergedError, Pair, Training
+from dbp_mae.training import LOG_EVERY, DivergedError, Pair, Training
 
 WARM_UP_STEPS = 3
 
@@ -90,9 +90,10 @@ class Contender:
 
     def _train(self, stop: int) -> None:
         self.energy.since_last()
-        self.training.advance(self.loader, stop)
-        joules = self.energy.since_last()
-        self.joules = None if joules is None or self.joules is None else self.joules + joules
+        while self.training.step < stop:  # in pieces: a processor's counter wraps every few minutes
+            self.training.advance(self.loader, min(stop, self.training.next_multiple(LOG_EVERY)))
+            joules = self.energy.since_last()
+            self.joules = None if joules is None or self.joules is None else self.joules + joules
 
     def _add_row(self) -> None:
         row = self.training.rows[-1]

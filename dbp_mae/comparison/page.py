@@ -9,7 +9,7 @@ import pandas as pd
 from dbp_mae import charts
 from dbp_mae.comparison.findings import FEW_SEEDS, sentences, share
 from dbp_mae.comparison.plan import is_plain
-from dbp_mae.comparison.results import Quantity, Results, Spread
+from dbp_mae.comparison.results import Quantity, Results, Row, Spread
 from dbp_mae.formatting import UNKNOWN, duration, energy
 from dbp_mae.templates import render
 
@@ -87,7 +87,8 @@ def _charts(results: Results, colors: dict[str, str]) -> dict[str, str]:
             {"variant": run.variant, "seed": run.seed, **row.model_dump()}
             for run in results.measurements
             for row in run.rows
-        ]
+        ],
+        columns=["variant", "seed", *Row.model_fields],  # known even if every run diverged
     )
     curves["energy"] = curves["joules"].astype(float) / JOULES_PER_KWH
     labels = {"step": "step", "seconds": "seconds of training"}

@@ -177,7 +177,7 @@ class Decorrelator:
         """Refuse an eps too large for what was observed since the last step, and forget that (syncs).
 
         With eps times the largest eigenvalue of M above 2, I - eps M makes larger what it should make
-        smaller, and the published update diverges. The function-preserving step is bounded.
+        smaller, and the published update diverges.
 
         Raises:
             UserError: with the layer's name and the largest eps for it.
@@ -189,7 +189,7 @@ class Decorrelator:
             largest |= zip(names, eigenvalues.flatten(1).amax(1).tolist(), strict=True)
         self.passes = 0
         name = max(largest, key=largest.__getitem__)
-        if self.params.update == "paper" and self.params.eps * largest[name] >= 2:
+        if self.params.eps * largest[name] >= 2:
             raise UserError(
                 f"pretrain.decorrelation.eps ({self.params.eps}) is too large for the inputs of "
                 f"{name}, whose R would diverge: use less than {2 / largest[name]:.2g}, or the "

@@ -167,12 +167,12 @@ class Pretraining(Training):
 
     @torch.no_grad()
     def check_eps(self, batch: Batch) -> None:
-        """Refuse an eps that is too large for a batch.
+        """Refuse an eps that is too large for a batch; the function-preserving step is bounded.
 
         Raises:
             UserError: with the layer's name and the largest eps.
         """
-        if not self.decorrelator:
+        if not self.decorrelator or self.params.decorrelation.update != "paper":
             return
         for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
             with self._sampling(part, micro_batch):

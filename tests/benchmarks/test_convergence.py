@@ -59,6 +59,8 @@ def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
         (["--data", "bsdata"], "needs its folder"),
         (["--data", "cats"], "is unknown"),
         (["--toy", "--pretrain", "steps"], "KEY=VALUE"),
+        (["--toy", "--pretrain", "seed=1"], "set by the comparison"),
+        (["--toy", "--seeds", "0"], "seeds"),
         (["--toy", "--finetune"], "Fine-tuning needs"),
     ],
 )

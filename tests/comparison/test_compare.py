@@ -349,3 +349,13 @@ def test_no_image_of_a_split_is_one_sentence(params: Params, subject: Subject) -
     frame: pd.DataFrame = subject.frame.assign(split="train")
     with pytest.raises(UserError, match="No image is in the split val"):
         finished(compare(plan(), params, Subject(subject.manifest, frame, subject.folder), print))
+
+
+def test_what_cannot_be_fine_tuned_is_refused_before_training(
+    params: Params, subject: Subject
+) -> None:
+    frame: pd.DataFrame = subject.frame.assign(label_state="unlabelled")
+    bare, said = Subject(subject.manifest, frame, subject.folder), list[str]()
+    with pytest.raises(UserError, match="none is in train, val, test"):
+        finished(compare(plan(finetune={"seeds": [0]}), params, bare, said.append))
+    assert not said

@@ -181,3 +181,12 @@ def test_the_figures_survive_json() -> None:
     figures = headline(found)
     assert figures["Muon: time to the best loss of AdamW"] == 0.5
     json.dumps([figures, table(found)], allow_nan=False)
+
+
+def test_a_page_is_made_where_every_run_diverged() -> None:
+    runs = [
+        run.model_copy(update={"rows": [], "diverged": True})
+        for run in clear_win()
+        if run.seed == 1
+    ]
+    assert "diverged" in page(results(runs), date(2026, 1, 31))
