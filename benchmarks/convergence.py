@@ -40,13 +40,14 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "bsdata": {"classes": ["Pitting"], "defects": ["Pitting"], "channels": 3},
 }
-OPTIMIZERS = {"AdamW": [5e-4, 1e-3, 2e-3], "Muon": [2e-3, 4e-3, 8e-3]}
+OPTIMIZERS = {"AdamW": [5e-4, 1e-3, 2e-3], "Muon": [4e-3, 8e-3, 1.6e-2]}
 """With the learning rates that the tuning starts from."""
 UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
     "": {"update": "none"},
-    ", paper": {"update": "paper", "eps": 1e-3},
-    ", function-preserving": {"update": "function-preserving", "eps": 1e-2},
+    ", paper": {"update": "paper", "eps": 1e-3, "every": 1},
+    ", function-preserving": {"update": "function-preserving", "eps": 4e-2, "every": 4},
 }
+VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
     "pretrain": {"steps": 4, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2},
@@ -66,14 +67,7 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         {
             "baseline": "AdamW",
             "pretrain": dict(map(_setting, arguments.pretrain)),
-            "variants": {
-                optimizer + suffix: {
-                    "learning_rates": tried[rates],
-                    "pretrain": {"optimizer": optimizer.lower(), "decorrelation": settings},
-                }
-                for optimizer, tried in OPTIMIZERS.items()
-                for suffix, settings in UPDATES.items()
-            },
+            "variants": {name: _variant(name, rates) for name in arguments.variants},
             "tuning": {"seed": 0, "extensions": 0 if arguments.toy else 4},
             "seeds": list(range(1, arguments.seeds + 1)),
             "finetune": {"seeds": [0]} if arguments.finetune else None,
@@ -104,6 +98,18 @@ def find_source(name: str, folder: list[str], render: RenderParams) -> Path:
     return made
 
 
+def _variant(name: str, rates: slice) -> dict[str, Any]:
+    optimizer, comma, update = name.partition(",")
+    if optimizer not in OPTIMIZERS or comma + update not in UPDATES:
+        raise UserError(
+            f"--variants {name!r} is unknown: name some of {', '.join(map(repr, VARIANTS))}."
+        )
+    return {
+        "learning_rates": OPTIMIZERS[optimizer][rates],
+        "pretrain": {"optimizer": optimizer.lower(), "decorrelation": UPDATES[comma + update]},
+    }
+
+
 @contextmanager
 def ingested(params: Params) -> Iterator[Subject]:
     """Ingest the images; what cannot be read is left out, for no gate stands before this."""
@@ -130,6 +136,7 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", default=["wirebond"], metavar=("NAME", "FOLDER"))
     parser.add_argument("--pretrain", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3, help="how many are measured")
     parser.add_argument("--finetune", action="store_true", help="compare the held-out mIoU too")
     parser.add_argument("--toy", action="store_true", help="a minute's worth, to see that it runs")

@@ -61,6 +61,7 @@ def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
         (["--toy", "--pretrain", "steps"], "KEY=VALUE"),
         (["--toy", "--pretrain", "seed=1"], "set by the comparison"),
         (["--toy", "--seeds", "0"], "seeds"),
+        (["--toy", "--variants", "SGD"], "is unknown"),
         (["--toy", "--finetune"], "Fine-tuning needs"),
     ],
 )
