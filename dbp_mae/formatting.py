@@ -20,8 +20,8 @@ def decimal(value: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Write a difference with its sign."""
-    return UNKNOWN if value is None or value != value else f"{value:+.2f}".replace("-", "−")
+    """Write a difference of shares with its sign, to the thousandth."""
+    return UNKNOWN if value is None or value != value else f"{value:+.3f}".replace("-", "−")
 
 
 def count(value: int) -> str:

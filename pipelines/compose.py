@@ -8,6 +8,9 @@ from hydra.errors import HydraException
 
 from dbp_mae.errors import UserError
 
+MISLEADING = ("To append", "Config search path", "provider=", "See https")
+"""How the lines begin that Hydra adds for the writers of configurations."""
+
 
 def compose(output: Path, overrides: list[str], conf: Path = Path("conf")) -> None:
     """Compose conf/config.yaml with Hydra overrides and write the result to `output`.
@@ -18,8 +21,12 @@ def compose(output: Path, overrides: list[str], conf: Path = Path("conf")) -> No
     try:
         compose_and_dump(output, str(conf.resolve()), None, "config", "", overrides)
     except HydraException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{conf} does not compose with {overrides}: {reason}") from None
+        lines = (line.strip() for line in str(error).splitlines())
+        reason = " ".join(line for line in lines if line and not line.startswith(MISLEADING))
+        raise UserError(
+            f"{conf} does not compose with {overrides}: {reason} Name a file of {conf}/recipe, or a key "
+            f"of {conf}/config.yaml."
+        ) from None
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dbp_mae.errors import UserError
+from dbp_mae.formatting import duration, energy, mass
 
 METRICS = Path("reports/metrics.json")
 EMISSIONS = Path("reports/emissions.json")
@@ -51,13 +52,15 @@ def _quality(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "the same from random weights", _figure(metrics["scratch_miou"], "{:.3f}")
     yield "labelled defects found", _figure(metrics["defects"]["found_share"], "{:.0%}")
     yield "false defects an image", _figure(metrics["defects"]["false_per_image"], "{:.2f}")
+    yield "defective images accepted", _figure(metrics["images"]["escape_share"], "{:.0%}")
+    yield "good images rejected", _figure(metrics["images"]["overkill_share"], "{:.0%}")
 
 
 def _cost(emissions: dict[str, Any]) -> Iterator[tuple[str, str]]:
     total = emissions["total"]
-    yield "training", _figure(total["seconds"] / 60, "{:.1f} minutes")
-    yield "electricity", _figure(total["kwh"], "{:.4f} kWh")
-    yield "CO2", _figure(total["co2_kg"] * 1000, "{:.1f} g")
+    yield "training", duration(total["seconds"])
+    yield "electricity", energy(total["kwh"])
+    yield "CO2", mass(total["co2_kg"])
 
 
 def _figure(value: float | None, pattern: str) -> str:

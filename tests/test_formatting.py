@@ -33,7 +33,7 @@ def test_what_is_unknown_is_a_dash(write: object, unknown: float | None) -> None
 
 
 def test_signs() -> None:
-    assert [signed(0.051), signed(-0.051), signed(0.0)] == ["+0.05", "−0.05", "+0.00"]
+    assert [signed(0.0512), signed(-0.0512), signed(0.0)] == ["+0.051", "−0.051", "+0.000"]
 
 
 def test_thousands() -> None:

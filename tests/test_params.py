@@ -40,7 +40,9 @@ def test_every_recipe_composes_to_valid_parameters(recipe: str, tmp_path: Path) 
     assert params.pretrain.source in (params.data.source, Path("models/imagenet"))
 
 
-@pytest.mark.parametrize("override", ["recipe=nowhere", "pretrain.stepps=7", "pretrain.steps=="])
+@pytest.mark.parametrize(
+    "override", ["recipe=no-such-recipe", "pretrain.stepps=7", "pretrain.steps=="]
+)
 def test_an_unknown_recipe_or_key_is_named(override: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not compose with"):
         compose(tmp_path / "params.yaml", [override], CONF)

@@ -193,7 +193,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(html: str) -> None:
 def test_the_page_says_the_figures(html: str) -> None:
     text = Tags(html).text
     for figure in (
-        "0.74", "0.69 to 0.78", "+0.09", "+0.04 to +0.13", "92.2 %", "128", "2.5 %", "5.7 %",
+        "0.74", "0.69 to 0.78", "+0.089", "+0.041 to +0.131", "92.2 %", "128", "2.5 %", "5.7 %",
         "16.0 Wh", "6.40 g", "2.00 min", "75 %", "images/a.png", "1 of 2 defects found",
         "1.3e-06", "revision 0123abc", "2025-01-31", "40.0 ms",
     ):  # fmt: skip
@@ -229,7 +229,7 @@ def test_the_bill_is_what_the_shipped_model_cost(run: Run) -> None:
         (0.01, 0.05, 0.1, 15, "Pre-training does pay"),
         (-0.1, -0.05, -0.01, 15, "Pre-training does not pay"),
         (-0.01, 0.05, 0.1, 15, "cannot be told"),
-        (0.01, 0.05, 0.1, 4, "seems to pay on these data: +0.05 mIoU"),
+        (0.01, 0.05, 0.1, 4, "seems to pay on these data: +0.050 mIoU"),
         (None, 0.05, None, 1, "whether that is chance cannot be told"),
     ],
 )

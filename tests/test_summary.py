@@ -18,14 +18,24 @@ def test_the_summary_shows_the_figures_of_the_reports(
     defects = {"labelled": 0, "found_share": None, "false_per_image": 0.25}
     bill = {"seconds": 90, "kwh": 0.0123, "co2_kg": 0.0047}
     summary.METRICS.parent.mkdir()
+    images = {"escape_share": 0.125, "overkill_share": None}
     summary.METRICS.write_text(
-        json.dumps({"miou": 0.612, "scratch_miou": 0.55, "defects": defects})
+        json.dumps({"miou": 0.612, "scratch_miou": 0.55, "defects": defects, "images": images})
     )
     summary.EMISSIONS.write_text(json.dumps({"total": bill, "stages": {"pretrain": bill}}))
     summary.main()
     printed = capsys.readouterr().out
-    for figure in ("0.612", "0.550", "not measured", "0.25", "1.5 minutes", "0.0123 kWh", "4.7 g"):
-        assert figure in printed
+    for figure in (
+        "0.612",
+        "0.550",
+        "not measured",
+        "0.25",
+        "12%",
+        "1.50 min",
+        "12.3 Wh",
+        "4.70 g",
+    ):
+        assert figure in printed.replace("\u00a0", " ")
     assert summary.REPORT.resolve().as_uri() in printed
     assert summary.stage_minutes() == {"pretrain": 1.5}
 

@@ -115,7 +115,7 @@ class _Comparison:
             recipe=self.recipes[0] if self.recipes else None,
             environment=self.conditions.environment,
             data=Data(
-                source=str(self.params.data.source),
+                source=self.params.data.source.name,
                 training_images=int((frame["split"] == "train").sum()),
                 validation_images=int((frame["split"] == "val").sum()),
             ),

@@ -24,7 +24,7 @@ LABEL_RULES: dict[LabelErrorKind, str] = {
     "unreadable": "Label can be read",
     "unsupported": "Label is of a supported kind",
     "wrong_size": "Label is of its image's size",
-    "binary_mask": "Mask holds class indices, not 0 and 255",
+    "binary_mask": "Mask holds class indices, not just 0 and 255",
     "unknown_class": "Label names known classes only",
     "contradiction": "Label agrees with parts.csv",
 }
