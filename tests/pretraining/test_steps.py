@@ -1,6 +1,5 @@
 """One step is one step: cut into micro-batches, shared by processes, compiled, or stopped in time."""
 
-from collections.abc import Iterator
 from functools import partial, partialmethod
 from pathlib import Path
 
@@ -15,19 +14,25 @@ from dbp_mae.checkpoint import Checkpoint, not_finite
 from dbp_mae.params import PretrainParams
 from dbp_mae.training import DivergedError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = {"steps": 5, "warmup_steps": 1, "validate_every": 3}
 
 
 def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    """R agrees in each number; the weights as a whole: Adam makes steps of gradients that are rounding."""
     assert first.keys() == second.keys()
-    for name in filter(is_r, first):
-        torch.testing.assert_close(first[name], second[name], atol=1e-5, rtol=1e-5)
-    weights, others = (
-        torch.cat([state[name].flatten() for name in first if not is_r(name)])
-        for state in (first, second)
-    )
-    assert torch.dist(weights, others) < 1e-4 * weights.norm()
+    for name, value in first.items():
+        pair = [value, second[name]]
+        if name.endswith("qkv.bias"):
+            # Softmax does not feel the keys' bias: its gradient is rounding, which Adam makes large.
+            pair = [torch.cat([q, v]) for q, _, v in (bias.chunk(3) for bias in pair)]
+        torch.testing.assert_close(
+            *pair, atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def only_r(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if is_r(name)}
 
 
 def is_r(name: str) -> bool:
@@ -52,17 +57,7 @@ def test_a_batch_may_be_smaller_than_the_settings_say() -> None:
     assert torch.isfinite(training.optimize((pixels[:4], noise[:4])))
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sum in one order: Adam makes a step of the rounding where a gradient is nearly zero."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
-    torch.set_num_threads(1)
     for index, params in enumerate(runs):
         train(params, folder / str(index), fabric)
 
@@ -73,13 +68,16 @@ def test_two_processes_make_one_step(tmp_path: Path) -> None:
     strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
     fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
     fabric.launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
-    # A process's tokens are sampled as those of a micro-batch are.
-    alone = [whole, sampled.model_copy(update={"accumulate": 2})]
-    for index, params in enumerate(alone):
+    for index, params in enumerate([whole, sampled]):
         state = Checkpoint(tmp_path / str(index)).load()
         assert state is not None
         shared = state["learnt"]["model"]
-        assert_same(train(params, tmp_path / f"alone-{index}"), shared)
+        # Two micro-batches are summed in the order of two processes; one joint batch is not, so that
+        # Adam's weights differ by the steps it makes of rounding.
+        halves = params.model_copy(update={"accumulate": 2})
+        assert_same(train(halves, tmp_path / f"halves-{index}"), shared)
+        if params is whole:
+            assert_same(only_r(train(whole, tmp_path / "joint")), only_r(shared))
 
 
 def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
