@@ -9,6 +9,7 @@ SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 	$$python $(SUPPORTED) && echo $$python && break; done)
 RECIPE ?= wirebond
+CODE := dbp_mae pipelines serving benchmarks tests
 
 # The stages of dvc.yaml run `python`: let it be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -29,8 +30,8 @@ run: $(INSTALLED) ## images -> trained, evaluated model and report; a second tim
 	@python -m pipelines.summary
 
 test: $(INSTALLED) ## ruff, mypy and the tests
-	@ruff check .
-	@ruff format --check .
+	@ruff check $(CODE)
+	@ruff format --check $(CODE)
 	@mypy
 	@pytest
 

@@ -83,12 +83,13 @@ def finetuning_chart(pretrained: pd.DataFrame, scratch: pd.DataFrame) -> Figure:
     """Draw the validation mIoU of the fine-tuning, with and without pre-training."""
     figure = Figure((WIDTH, HEIGHT))
     axes = figure.subplots()
-    for curves, color, label in (
-        (scratch, GREY, "from scratch"),
-        (pretrained, BLUE, "pre-trained"),
+    for curves, color, label, width in (
+        (scratch, GREY, "from scratch", 4.5),  # seen below the other where both agree
+        (pretrained, BLUE, "pre-trained", 1.6),
     ):
         measured = curves.dropna(subset=["val_miou"])
-        axes.plot(measured["step"], measured["val_miou"], color=color, marker="o", label=label)
+        line = {"color": color, "label": label, "linewidth": width}
+        axes.plot(measured["step"], measured["val_miou"], marker="o", markersize=3 + width, **line)
     axes.set(xlabel="fine-tuning step", ylabel="validation mIoU", ylim=(0, 1), xlim=(0, None))
     _legend_above(axes, axes.get_lines())
     return figure
@@ -133,8 +134,12 @@ def threshold_chart(thresholds: pd.DataFrame, min_score: float) -> Figure:
     false.grid(visible=False)
     _legend_above(objects, [*objects.get_lines(), *false.get_lines()])
 
-    images.plot(score, thresholds["escape_share"], color=ORANGE, label="escape")
-    images.plot(score, thresholds["overkill_share"], color=BLUE, label="overkill")
+    for column, color, label in (
+        ("escape_share", ORANGE, "escape"),
+        ("overkill_share", BLUE, "overkill"),
+    ):
+        if thresholds[column].notna().any():  # unknown without defective, or without good images
+            images.plot(score, thresholds[column], color=color, label=label)
     images.set_ylabel("share of the images concerned")
     _legend_above(images, images.get_lines())
 

@@ -1,5 +1,6 @@
-"""Decoded images of a manifest, kept in memory as far as a budget reaches."""
+"""Decoded images and masks of a manifest, kept in memory as far as a budget reaches."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from dbp_mae.params import DataParams
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes of decoded images that the processes of a loader keep together; the rest is decoded at each use."""
+MASK_BUDGET = MEMORY_BUDGET // 4
+"""The same of decoded masks."""
 
 LEAST_STD = 1 / 255
 """A channel that deviates by less than one grey level counts as deviating by one."""
@@ -25,11 +28,39 @@ class DataFileError(UserError):
         super().__init__(message.strip().rpartition(f"{type(self).__name__}: ")[2])
 
 
-class DecodedImages:
-    """The images of a manifest's rows, decoded at first use: uint8, H W C.
+class Decoded(ABC):
+    """Arrays that are decoded at first use.
 
     Args:
-        workers: processes that load them; each keeps images of its own.
+        paths: of the files.
+        workers: processes that load them; each keeps arrays of its own.
+        budget: bytes that these processes keep together.
+    """
+
+    def __init__(self, paths: np.ndarray, workers: int, budget: int) -> None:
+        self.paths = paths  # as text: a million Path objects would take 1 GB
+        self.budget = budget // max(1, workers)
+        self.kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index in self.kept:
+            return self.kept[index]
+        array = self.decode(index)
+        if array.nbytes <= self.budget:
+            self.kept[index] = array
+            self.budget -= array.nbytes
+        return array
+
+    @abstractmethod
+    def decode(self, index: int) -> np.ndarray:
+        """Read a file."""
+
+
+class DecodedImages(Decoded):
+    """The images of a manifest's rows: uint8, H W C.
 
     Raises:
         DataFileError: at use, an image is missing or broken.
@@ -42,26 +73,37 @@ class DecodedImages:
         workers: int = 0,
         budget: int = MEMORY_BUDGET,
     ) -> None:
-        self.paths = frame["path"].array  # a million Path objects would take 1 GB
+        super().__init__(frame["path"].array, workers, budget)
         self.data = data
-        self.budget = budget // max(1, workers)
-        self.kept: dict[int, np.ndarray] = {}
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if index in self.kept:
-            return self.kept[index]
+    def decode(self, index: int) -> np.ndarray:
+        """Read an image."""
         try:
             path = self.data.source / self.paths[index]
-            image = read_image(path, self.data.channels, self.data.white_level)
+            return read_image(path, self.data.channels, self.data.white_level)
         except ImageError as error:
             raise DataFileError(f"{error} Restore it, or run `dvc repro ingest` again.") from None
-        if image.nbytes <= self.budget:
-            self.kept[index] = image
-            self.budget -= image.nbytes
-        return image
+
+
+class DecodedMasks(Decoded):
+    """The index masks of a manifest's labelled rows: uint8, H W, 0 background, 255 ignored.
+
+    Args:
+        folder: which the manifest's mask paths start from.
+
+    Raises:
+        DataFileError: at use, a mask is missing or broken.
+    """
+
+    def __init__(
+        self, frame: pd.DataFrame, folder: Path, workers: int = 0, budget: int = MASK_BUDGET
+    ) -> None:
+        super().__init__(frame["mask_path"].array, workers, budget)
+        self.folder = folder
+
+    def decode(self, index: int) -> np.ndarray:
+        """Read a mask."""
+        return read_mask(self.folder / self.paths[index])
 
 
 def pooled_statistics(frame: pd.DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:

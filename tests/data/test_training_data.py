@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from dbp_mae.data.augmentation import augment, training_augmentation
 from dbp_mae.data.crops import CropBatches, mirrored, random_crop, resized_crop
-from dbp_mae.data.images import DecodedImages, pooled_statistics
+from dbp_mae.data.images import DecodedImages, DecodedMasks, pooled_statistics
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.data.tiles import (
     LabelledImages,
@@ -148,6 +148,13 @@ def test_images_beyond_the_budget_are_read_again(
     for index in (0, 1, 0, 1):
         assert images[index].shape == (SIDE, SIDE + index, 1)
     assert list(images.kept) == [0]
+
+
+def test_masks_are_read_once(labelled: tuple[pd.DataFrame, DataParams, Path]) -> None:
+    frame, _, folder = labelled
+    masks = DecodedMasks(frame, folder)
+    assert masks[1] is masks[1]
+    assert np.bincount(masks[1].ravel(), minlength=3).tolist() == frame["pixels"][1]
 
 
 def test_pooled_statistics_are_those_of_all_pixels() -> None:
