@@ -111,7 +111,7 @@ class Finetuning(Training):
         ]
         groups.append({"params": fresh, "weight_decay": params.weight_decay, "lr_scale": 1.0})
         self.model, self.optimizer = fabric.setup(
-            self.segmenter, torch.optim.AdamW(groups, lr=params.learning_rate)
+            self.segmenter, torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
         )
         self.loss = fabric.to_device(SegmentationLoss(len(classes)))
         self.best: dict[str, float] = {}
