@@ -88,8 +88,15 @@ def finetuning_chart(pretrained: pd.DataFrame, scratch: pd.DataFrame) -> Figure:
         (pretrained, BLUE, "pre-trained", 1.6),
     ):
         measured = curves.dropna(subset=["val_miou"])
-        line = {"color": color, "label": label, "linewidth": width}
-        axes.plot(measured["step"], measured["val_miou"], marker="o", markersize=3 + width, **line)
+        axes.plot(
+            measured["step"],
+            measured["val_miou"],
+            color=color,
+            label=label,
+            linewidth=width,
+            marker="o",
+            markersize=3 + width,
+        )
     axes.set(xlabel="fine-tuning step", ylabel="validation mIoU", ylim=(0, 1), xlim=(0, None))
     _legend_above(axes, axes.get_lines())
     return figure

@@ -136,9 +136,9 @@ class _Comparison:
         return self.settings[self.plan.baseline]
 
     def _plan_steps(self, progress: Progress) -> None:
-        steps = self._first_settings().steps
-        trials = sum(len(set(variant.learning_rates)) for variant in self.plan.variants.values())
-        progress.plan(steps * (trials + len(self.plan.variants) * len(self.plan.seeds)))
+        for name, variant in self.plan.variants.items():
+            runs = len(set(variant.learning_rates)) + len(self.plan.seeds)
+            progress.plan(self.settings[name].steps * runs)
 
     def _tune(self, name: str, progress: Progress) -> Tuning:
         """Try learning rates until the best one stands between two that are worse."""

@@ -52,9 +52,12 @@ def table(results: Results) -> list[dict[str, Any]]:
 
 def sentences(results: Results) -> list[str]:
     """Return the findings: against the baseline, against the best plain rival, and the verdict."""
-    found = [_against(results, results.plan.baseline)]
-    if results.rival != results.plan.baseline:
-        found.append(_against(results, results.rival))
+    targets = list(dict.fromkeys((results.plan.baseline, results.rival)))
+    found = [_candidate_against(results, target) for target in targets]
+    found += [
+        _against(results, variant, _trained_for(results, variant), results.plan.baseline)
+        for variant in results.shorter
+    ]
     found.append(_verdict(results))
     if (
         target := results.best_loss(results.plan.baseline).mean or 0
@@ -89,27 +92,36 @@ def share(spread: Spread) -> str:
     return f"{low:.2f} to never ({spread.reached} of {len(spread.values)} seeds)"
 
 
-def _against(results: Results, target: str) -> str:
+def _candidate_against(results: Results, target: str) -> str:
     """Say how soon decorrelation reached the best loss of a plain variant."""
+    candidate, variants = results.candidate, len(results.decorrelated)
+    if candidate is None:
+        return f"No variant is decorrelated, so nothing is said of tuned {target}'s best loss."
+    choice = f", of {variants} decorrelated variants the best in tuning," if variants > 1 else ""
+    return _against(results, candidate, choice, target)
+
+
+def _trained_for(results: Results, variant: str) -> str:
+    steps, usual = (results.settings[name].steps for name in (variant, results.plan.baseline))
+    return f", trained for {count(steps)} steps instead of {count(usual)},"
+
+
+def _against(results: Results, variant: str, remark: str, target: str) -> str:
+    """Say how soon a variant reached the best loss of a plain one; `remark` follows its name."""
     tuned = f"tuned {target}'s best loss"
     images = f"on your {count(results.data.training_images)} images"
-    candidate = results.candidate
-    if candidate is None:
-        return f"No variant is decorrelated, so nothing is said of {tuned}."
-    ratio = results.ratio(candidate, target, "seconds")
+    ratio = results.ratio(variant, target, "seconds")
     seeds = len(results.seeds)
     if not ratio.values:
         return f"{target} reached no loss to compare with in any of {seeds} seeds."
-    variants = len(results.decorrelated)
-    choice = f", of {variants} decorrelated variants the best in tuning," if variants > 1 else ""
     compared = f" (compared in {len(ratio.values)} of {seeds} seeds)" * (len(ratio.values) < seeds)
     if not ratio.always:
         return (
-            f"{candidate}{choice} reached {tuned} in {ratio.reached} of {len(ratio.values)} seeds "
+            f"{variant}{remark} reached {tuned} in {ratio.reached} of {len(ratio.values)} seeds "
             f"{images}{compared}."
         )
-    cost = f"{share(ratio)} of its time{_energy(results, candidate, target)}"
-    return f"{candidate}{choice} reached {tuned} in {cost} {images}{compared}."
+    cost = f"{share(ratio)} of its time{_energy(results, variant, target)}"
+    return f"{variant}{remark} reached {tuned} in {cost} {images}{compared}."
 
 
 def _energy(results: Results, variant: str, target: str) -> str:

@@ -182,6 +182,12 @@ class Results(Block):
         """The variants with decorrelation."""
         return [name for name, params in self.settings.items() if not is_plain(params)]
 
+    @property
+    def shorter(self) -> list[str]:
+        """The decorrelated variants that are trained for fewer steps than the baseline."""
+        steps = self.settings[self.plan.baseline].steps
+        return [name for name in self.decorrelated if self.settings[name].steps < steps]
+
     def runs(self, variant: str) -> list[Measurement]:
         """Return the measurements of a variant, one a seed."""
         return [run for run in self.measurements if run.variant == variant]

@@ -36,7 +36,8 @@ def convergence(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
-    names = ["AdamW", "AdamW, paper", "Muon, function-preserving"]
+    shorter = "Muon, function-preserving, 50 % of the steps"
+    names = ["AdamW", "AdamW, paper", shorter]
     arguments = ["--toy", "--seeds", "2", "--variants", *names]
     first = convergence(tmp_path, *arguments)
     assert first.returncode == 0, first.stderr
@@ -44,7 +45,10 @@ def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     runs = content["comparison"]["measurements"]
     assert {(run["variant"], run["seed"]) for run in runs} == set(product(names, (1, 2)))
-    assert content["headline"]["sentences"]
+    (said,) = [text for text in content["headline"]["sentences"] if "trained for" in text]
+    assert "trained for 2 steps instead of 4" in said
+    steps = {run["variant"]: run["rows"][-1]["step"] for run in runs}
+    assert steps == dict.fromkeys(names, 4) | {shorter: 2}
     assert content["headline"]["energy"] in ("measured", "not measured")
     second = convergence(tmp_path, *arguments)
     assert second.returncode == 0, second.stderr
@@ -70,6 +74,7 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
         (["--toy", "--pretrain", "seed=1"], "set by the comparison"),
         (["--toy", "--seeds", "0"], "seeds"),
         (["--toy", "--variants", "SGD"], "is unknown"),
+        (["--toy", "--variants", "AdamW", "Muon, 0 % of the steps"], "steps"),
     ],
 )
 def test_bad_arguments_give_one_sentence(

@@ -119,6 +119,19 @@ def test_the_candidate_is_the_tuning_s_not_the_luckiest() -> None:
     assert "does not pay" in " ".join(sentences(results(runs)))
 
 
+def test_a_shorter_schedule_speaks_for_itself() -> None:
+    """It cannot be the candidate: its loss is higher; it tells what one may do without."""
+    found = results(clear_win())
+    name = "AdamW, paper"
+    short = found.settings[name].model_copy(update={"steps": 50})
+    found = found.model_copy(update={"settings": found.settings | {name: short}})
+    assert found.shorter == [name]
+    assert sentences(found)[2].startswith(
+        "AdamW, paper, trained for 50 steps instead of 100, reached tuned AdamW's best loss in 0.50"
+    )
+    assert not results(clear_win()).shorter
+
+
 def test_seeds_in_which_the_target_diverged_are_counted() -> None:
     runs = clear_win()
     for index in (0, 1):  # the plain ones of the first seed
