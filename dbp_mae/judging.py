@@ -28,6 +28,8 @@ from dbp_mae.segmentation.metrics import (
 
 THRESHOLDS = [round(0.05 * step, 2) for step in range(21)]
 """The least scores that are tried."""
+NEIGHBOURS = 2
+"""How many thresholds on either side a choice is averaged over."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,13 @@ def operating_point(judged: list[Judged], min_score: float, match_iou: float) ->
 def best_min_score(judged: list[Judged], match_iou: float) -> float | None:
     """Return the score from which the reported defects have the best F1, the lowest of equals.
 
+    F1 is averaged with that of the neighbouring thresholds: on few images a lone peak is chance.
     None where no labelled defect is found at any, for these images then say nothing of it.
     """
-    f1 = {score: operating_point(judged, score, match_iou).f1 for score in THRESHOLDS}
-    best = max(f1, key=lambda score: f1[score])
-    return best if f1[best] > 0 else None
+    f1 = np.array([operating_point(judged, score, match_iou).f1 for score in THRESHOLDS])
+    window = np.ones(2 * NEIGHBOURS + 1)
+    smooth = np.convolve(np.pad(f1, NEIGHBOURS, mode="edge"), window, mode="valid")
+    return THRESHOLDS[int(smooth.round(9).argmax())] if f1.any() else None
 
 
 def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:

@@ -1,0 +1,38 @@
+"""The threshold that ships: where F1 is high for its neighbours too."""
+
+import numpy as np
+import pytest
+
+from dbp_mae.judging import THRESHOLDS, Judged, best_min_score, operating_point
+from dbp_mae.segmentation.metrics import Overlap
+
+
+def image(true: list[float], false: list[float], missed: int = 0) -> Judged:
+    """Return an image with defects found at these scores, false reports at these, and missed defects."""
+    iou = np.zeros((len(true) + len(false), len(true) + missed))
+    np.fill_diagonal(iou[: len(true), : len(true)], 1.0)
+    overlap = Overlap(iou, np.zeros(len(iou), dtype=bool))
+    return Judged(np.zeros((2, 2), np.int64), [np.array([*true, *false])], [overlap], 0.0)
+
+
+def test_false_reports_are_left_out_and_defects_kept() -> None:
+    score = best_min_score([image([0.9, 0.95], []), image([], [0.3, 0.4, 0.5])], match_iou=0.1)
+    assert score is not None
+    assert 0.5 < score <= 0.9
+
+
+def test_a_lone_peak_is_not_taken_for_the_best() -> None:
+    """At 0.15 F1 is highest, between false reports and defects that a hair more would lose."""
+    judged = [
+        image([0.17] * 2 + [0.8] * 10, [0.11] * 6 + [0.6]),
+        image([], [0.12] * 6),
+    ]
+    f1 = [operating_point(judged, score, 0.1).f1 for score in THRESHOLDS]
+    assert THRESHOLDS[int(np.argmax(f1))] == pytest.approx(0.15)
+    score = best_min_score(judged, match_iou=0.1)
+    assert score is not None
+    assert 0.6 < score < 0.8
+
+
+def test_without_a_found_defect_nothing_is_chosen() -> None:
+    assert best_min_score([image([], [0.5], missed=1)], match_iou=0.1) is None
