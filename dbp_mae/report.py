@@ -214,6 +214,29 @@ def _not_measured(run: Run, params: Params) -> list[str]:
             f"Much with certainty: the held-out images show {images['groups']} parts, so the "
             "intervals are rough themselves."
         )
+    return sentences + _concentrated(run.frame, run.model.card)
+
+
+def _concentrated(frame: pd.DataFrame, card: ModelCard) -> list[str]:
+    """Warn of the classes whose labelled pixels are mostly of a single part."""
+    uses = {
+        "val": "validation images, which choose the fine-tuning's step and the reported score",
+        "test": "held-out images, which give the figures of this report",
+    }
+    sentences = []
+    labelled = frame[frame["label_state"] == "labelled"]
+    for split, use in uses.items():
+        rows = labelled[labelled["split"] == split]
+        if rows.empty:
+            continue
+        pixels = pd.DataFrame(rows["pixels"].to_list(), index=rows["group"])
+        by_part = pixels.groupby(level=0).sum()
+        lone = 2 * by_part.max() > by_part.sum()
+        if names := [item.name for index, item in enumerate(card.classes, 1) if lone[index]]:
+            sentences.append(
+                f"Most parts: more than half of the labelled pixels of {', '.join(names)} in the "
+                f"{use}, are of a single part (of {len(by_part)})."
+            )
     return sentences
 
 

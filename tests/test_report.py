@@ -271,6 +271,22 @@ def test_what_is_unknown_is_said(run: Run, params: Params) -> None:
     assert "how many defects escape is unknown" in Tags(page(unknown, params, MADE)).text
 
 
+def test_a_class_that_one_part_dominates_is_named(run: Run, params: Params) -> None:
+    def said(epoxy: list[int]) -> str:
+        rows = [
+            {"path": f"images/{n}.png", "group": f"part{n}", "split": "test", "label_state": "labelled",
+             "mask_path": f"masks/{n}.png", "pixels": [90, 8, count]}
+            for n, count in enumerate(epoxy)
+        ]  # fmt: skip
+        return model_card(replace(run, frame=manifest_from_rows(rows)), params)
+
+    warning = "more than half of the labelled pixels of epoxy in the held-out images"
+    assert f"{warning}, which give the figures of this report, are of a single part (of 3)" in said(
+        [5, 2, 2]
+    )
+    assert warning not in said([3, 3, 2])
+
+
 def test_an_estimate_is_called_one(run: Run, params: Params) -> None:
     assert "read from the energy counters of the GPU" in Tags(page(run, params, MADE)).text
     guessed = {
