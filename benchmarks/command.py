@@ -21,6 +21,11 @@ def run(main: Callable[[], None]) -> None:
 
 def report(name: str, headline: dict[str, float], rows: list[dict[str, Any]]) -> None:
     """Print hardware, versions and the table, and write the file of results."""
-    print(" ".join(f"{key} {value}" for key, value in environment().items()))
+    print_hardware()
     print(pd.DataFrame(rows).round(4).to_string(index=False))
     print(write_results(name, headline, rows))
+
+
+def print_hardware() -> None:
+    """Print in one line what the figures below it hold for."""
+    print(" ".join(f"{key} {value}" for key, value in environment().items()))

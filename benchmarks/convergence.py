@@ -19,14 +19,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from benchmarks.command import run
+from benchmarks.command import print_hardware, run
 from benchmarks.results_file import write_results
 from dbp_mae.checkpoint import ROOT
 from dbp_mae.comparison.compare import compare
-from dbp_mae.comparison.findings import headline, sentences, table
+from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.plan import Plan, changed
+from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
@@ -139,6 +141,18 @@ def ingested(params: Params) -> Iterator[Subject]:
         yield Subject(manifest, frame, Path(scratch))
 
 
+def ratios(results: Results) -> pd.DataFrame:
+    """Return each variant's time to the best loss of each target, as a share of the target's own."""
+    return pd.DataFrame(
+        {
+            f"time to {target}'s best": share(results.ratio(variant, target, "seconds"))
+            for target in results.plain
+        }
+        | {"a step costs": share(results.step_cost(variant))}
+        for variant in results.settings
+    ).set_axis(list(results.settings))
+
+
 def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
@@ -173,6 +187,8 @@ def main() -> None:
                 table(results),
                 comparison=json.loads(results.model_dump_json()),
             )
+    print_hardware()
+    print(ratios(results).to_string())
     print(*sentences(results), path, sep="\n")
 
 

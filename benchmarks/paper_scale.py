@@ -30,7 +30,6 @@ from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.data.ingest import ingest
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.environment import environment
 from dbp_mae.params import Params, load_params
 from dbp_mae.segmentation.train import Finetuning
 from dbp_mae.training import Training, create_fabric
@@ -223,7 +222,7 @@ def main() -> None:
     arguments = parser.parse_args()
     batches = (min(arguments.batches), max(arguments.batches))
     rows = [report(name, arguments.set, batches, arguments.steps) for name in arguments.recipes]
-    print(" ".join(f"{name} {value}" for name, value in environment().items()))
+    command.print_hardware()
     print(pd.DataFrame(rows).set_index("recipe").T.to_string(float_format="{:.3g}".format))
     headline = {
         f"{row['recipe']}, {unit}": round(row[unit], 1) for row in rows for unit in ("hours", "kwh")

@@ -9,14 +9,14 @@ from itertools import product
 from typing import Any
 
 from benchmarks.command import report, run
-from benchmarks.training_step import add_arguments, step_params, stepper, with_update
+from benchmarks.training_step import CYCLE, add_arguments, step_params, stepper, with_update
 from benchmarks.turns import median_ratios, take_turns
 
 VARIANTS = {
     "untouched": ("none", 1),
     "paper": ("paper", 1),
     "function-preserving": ("function-preserving", 1),
-    "function-preserving, every 4": ("function-preserving", 4),
+    f"function-preserving, every {CYCLE}": ("function-preserving", CYCLE),
 }
 DECODERS = {"paper": (512, 8), "light": (64, 1)}
 """Width and depth: that of the MAE paper, and that of the default recipe, which hides the least."""
@@ -44,6 +44,7 @@ def measure(
         },
         arguments.rounds,
         arguments.warmup,
+        CYCLE,
     )
     ratios = median_ratios(times, "untouched")
     return [

@@ -12,6 +12,9 @@ from dbp_mae.params import PretrainParams, load_params
 from dbp_mae.pretraining.train import Pretraining
 from dbp_mae.training import create_fabric
 
+CYCLE = 4
+"""Steps that a contestant takes at a stretch: the default updates R at one of so many."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the settings of a step: by default those of the MAE paper, as far as the device allows."""
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3))
     parser.add_argument("--precision", default="auto" if gpu else "32-true")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=3)
 
 

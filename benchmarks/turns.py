@@ -28,20 +28,23 @@ def take_turns(
     enter: Callable[[], Contestants],
     rounds: int,
     warmup: int,
+    calls: int = 1,
 ) -> pd.DataFrame:
-    """Return the seconds of each round, a column a contestant.
+    """Return the seconds of a call in each round, a column a contestant.
 
-    `enter` makes the contestants and is called only when rounds are missing; `settings` tells this
-    measurement from others of the same `name`.
+    In a round each is called `calls` times at a stretch: as often as it takes to see all that a call
+    may do, for the median over the rounds hides what happens in few of them. The first of a round is
+    the last of the next. `enter` makes the contestants and is called only when rounds are missing;
+    `settings` tells this measurement from others of the same `name`.
     """
-    path = kept_file(name, settings)
+    path = kept_file(name, {**settings, "calls": calls})
     times: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
     if len(times) < rounds:
         contestants = enter()
-        for _ in range(warmup):
-            _round(contestants)
+        for index in range(warmup):
+            _round(contestants, index, calls)
         while len(times) < rounds:
-            times.append(_round(contestants))
+            times.append(_round(contestants, len(times), calls))
             write_text(path, json.dumps(times))
     return pd.DataFrame(times[:rounds])
 
@@ -51,16 +54,20 @@ def median_ratios(times: pd.DataFrame, baseline: str) -> pd.Series:
     return times.div(times[baseline], axis=0).median()
 
 
-def _round(contestants: Contestants) -> dict[str, float]:
-    return {name: _seconds(act) for name, act in contestants.items()}
+def _round(contestants: Contestants, index: int, calls: int) -> dict[str, float]:
+    names = list(contestants)
+    first = index % len(names)
+    taken = {name: _seconds(contestants[name], calls) for name in names[first:] + names[:first]}
+    return {name: taken[name] for name in names}
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def _seconds(act: Callable[[], object], calls: int) -> float:
     synchronize()
     start = time.perf_counter()
-    act()
+    for _ in range(calls):
+        act()
     synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / calls
 
 
 def synchronize() -> None:

@@ -94,11 +94,16 @@ def _switch(request: Request, name: str) -> bool:
 async def _image_bytes(request: Request) -> bytes:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
-    async with request.form(max_files=1, max_fields=1) as form:
-        image = form.get("image")
-        if not isinstance(image, UploadFile):
-            raise HTTPException(422, "The form has no file in the field image.")
-        return await image.read()
+    try:
+        async with request.form(max_files=1, max_fields=1) as form:
+            image = form.get("image")
+            if isinstance(image, UploadFile):
+                return await image.read()
+    except HTTPException as error:
+        if error.status_code == 400:  # Starlette's, for a form that is none
+            raise HTTPException(422, f"The form cannot be read: {error.detail}") from None
+        raise
+    raise HTTPException(422, "The form has no file in the field image.")
 
 
 def _inspector(request: Request) -> Inspector:

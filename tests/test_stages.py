@@ -53,3 +53,10 @@ def test_dependencies_in_the_repository_exist(stage: str) -> None:
     assert code
     for dependency in code:
         assert (ROOT / dependency).exists(), dependency
+
+
+def test_the_control_is_made_again_whenever_the_fine_tuning_is() -> None:
+    shared = set(STAGES["finetune"]["params"])
+    assert shared <= set(STAGES["scratch"]["params"])
+    code = {dep for dep in STAGES["finetune"]["deps"] if not dep.startswith("models/")}
+    assert code <= set(STAGES["scratch"]["deps"])

@@ -184,9 +184,9 @@ class Results(Block):
 
     @property
     def shorter(self) -> list[str]:
-        """The decorrelated variants that are trained for fewer steps than the baseline."""
+        """The variants that are trained for fewer steps than the baseline."""
         steps = self.settings[self.plan.baseline].steps
-        return [name for name in self.decorrelated if self.settings[name].steps < steps]
+        return [name for name, params in self.settings.items() if params.steps < steps]
 
     def runs(self, variant: str) -> list[Measurement]:
         """Return the measurements of a variant, one a seed."""

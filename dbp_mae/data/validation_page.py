@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dbp_mae.data.manifest import SPLITS
 from dbp_mae.data.validation import Validation
+from dbp_mae.templates import render
 
 BINS = 30
 LISTED_FILES = 200
@@ -38,14 +38,8 @@ class Histogram:
 
 def render_page(validation: Validation, classes: list[str]) -> str:
     """Return the page: verdict, counts, rules, offending files, distributions."""
-    environment = Environment(
-        loader=PackageLoader("dbp_mae.data", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("validation.html.j2").render(
+    return render(
+        "data/validation.html.j2",
         validation=validation,
         outcomes=sorted(validation.outcomes, key=lambda o: (o.passed, o.rule.severity)),
         splits=_count_splits(validation),

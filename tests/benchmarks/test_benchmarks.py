@@ -1,6 +1,7 @@
 """Every benchmark runs at toy size, goes on where it was cut off, and writes its figures."""
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,14 +68,31 @@ def test_rounds_go_on_where_they_were_cut_off() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         turns.take_turns("test", {"size": 1}, enter(stop=7), rounds=4, warmup=1)
-    assert acts == ["a", "b"] * 3 + ["a"]  # the warm-up, two whole rounds, half a one
+    assert acts == list("ababbaa")  # the warm-up, two whole rounds, half a one
     acts.clear()
     times = turns.take_turns("test", {"size": 1}, enter(stop=0), rounds=4, warmup=1)
-    assert acts == ["a", "b"] * 3  # the warm-up and the two missing rounds
+    assert acts == list("ababba")  # the warm-up and the two missing rounds
     assert times.shape == (4, 2)
     acts.clear()
     turns.take_turns("test", {"size": 2}, enter(stop=0), rounds=1, warmup=0)
     assert acts == ["a", "b"]
+
+
+def test_what_happens_in_one_call_of_four_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    calls = itertools.count()
+
+    def act(seconds: Callable[[], float]) -> None:
+        nonlocal now
+        now += seconds()
+
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: now)
+    contestants = {
+        "even": lambda: act(lambda: 1.0),
+        "jerky": lambda: act(lambda: 5.0 if next(calls) % 4 == 0 else 1.0),
+    }
+    times = turns.take_turns("jerk", {}, lambda: contestants, rounds=5, warmup=1, calls=4)
+    assert turns.median_ratios(times, "even")["jerky"] == pytest.approx(2.0)
 
 
 def test_mae_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

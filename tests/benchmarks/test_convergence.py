@@ -45,6 +45,7 @@ def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     runs = content["comparison"]["measurements"]
     assert {(run["variant"], run["seed"]) for run in runs} == set(product(names, (1, 2)))
+    assert "time to AdamW's best" in first.stdout
     (said,) = [text for text in content["headline"]["sentences"] if "trained for" in text]
     assert "trained for 2 steps instead of 4" in said
     steps = {run["variant"]: run["rows"][-1]["step"] for run in runs}

@@ -132,8 +132,8 @@ def test_hostile_images_are_refused_and_the_service_lives_on(
     [
         ({"files": {"image": (None, "text")}}, 422),
         ({"files": {"photo": b"x"}}, 422),
-        ({"files": [("image", b"x"), ("image", b"y")]}, 400),
-        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400),
+        ({"files": [("image", b"x"), ("image", b"y")]}, 422),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 422),
         ({"params": {"mask": "perhaps"}, "content": b"x"}, 422),
     ],
 )
