@@ -47,13 +47,18 @@ def correlation_loss(moments: Tensor, kappa: float) -> Tensor:
     return ((1 - kappa) * correlations + kappa * deviations) / moments.shape[-1] ** 2
 
 
+LONGEST_STEP = 0.5
+"""Of |eps M|: R keeps at least half of every direction, and W R at least three quarters."""
+
+
 def bounded_step(direction: Tensor, eps: float) -> Tensor:
-    """Return eps M, shortened where eps |M| > 1 so that no eigenvalue of M makes R diverge.
+    """Return eps M, shortened to the norm LONGEST_STEP where it is longer.
 
     The Frobenius norm bounds the largest eigenvalue from above and needs no decomposition.
     """
     step = eps * direction
-    return step / torch.linalg.matrix_norm(step, keepdim=True).clamp(min=1)
+    norm = torch.linalg.matrix_norm(step, keepdim=True)
+    return step / (norm / LONGEST_STEP).clamp(min=1)
 
 
 class DecorrelatedWeight(nn.Module):

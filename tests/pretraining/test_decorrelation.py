@@ -31,10 +31,10 @@ PARAMS = DecorrelationParams(
 class Encoder(nn.Module):
     """Two linear layers under the names that decorrelation looks for."""
 
-    def __init__(self, width: int = 12) -> None:
+    def __init__(self, width: int = 12, hidden: int = 20) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 20)
-        self.fc2 = nn.Linear(20, 7)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(torch.relu(self.fc1(x)))
@@ -97,6 +97,42 @@ def test_paper_update_follows_the_equations() -> None:
         torch.testing.assert_close(r.double(), expected, atol=1e-5, rtol=1e-5)
         assert decorrelator.last_correlation is not None
         assert float(decorrelator.last_correlation[0]) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("block", [12, 6, 5])  # 5 does not divide the width: blocks of 4
+@pytest.mark.parametrize("update", ["paper", "function-preserving"])
+def test_every_block_of_layers_of_one_shape_follows_the_equations(update: str, block: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(hidden=12)
+    decorrelator = Decorrelator(
+        encoder, PARAMS.model_copy(update={"update": update, "block": block}), seed=0
+    )
+    tokens = correlated_tokens(30, 12)
+    seen = {}
+    for layer in (encoder.fc1, encoder.fc2):
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0][0]}))
+    for _ in range(3):
+        before = {layer: state(layer) for layer in (encoder.fc1, encoder.fc2)}
+        observe(encoder, decorrelator, tokens)
+        decorrelator.step()
+        for layer, (matrices, weight) in before.items():
+            moved, compensated = state(layer)
+            size = matrices.shape[-1]
+            assert size == block_size(12, block)
+            for index, r in enumerate(matrices):
+                columns = slice(index * size, (index + 1) * size)
+                states = seen[layer][:, columns].detach().double() @ r.T
+                expected, _ = loop_over_equations(states, r, PARAMS.eps, PARAMS.kappa)
+                torch.testing.assert_close(moved[index], expected, atol=1e-6, rtol=1e-6)
+                eps_m = (r - expected) @ r.inverse() if update != "paper" else torch.zeros_like(r)
+                expected = weight[:, columns] @ (torch.eye(size) + eps_m)
+                torch.testing.assert_close(compensated[:, columns], expected, atol=1e-6, rtol=1e-6)
+
+
+def state(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return R's blocks and W, in float64."""
+    parametrized = layer.parametrizations["weight"]
+    return parametrized[0].decorrelator.double(), parametrized.original.detach().double()
 
 
 def test_pure_functions_work_on_stacks() -> None:
@@ -170,13 +206,20 @@ def test_correlated_inputs_become_white(update: str) -> None:
     assert after < 2
 
 
-def test_large_steps_do_not_diverge() -> None:
+def test_the_largest_step_keeps_the_function_and_does_not_diverge() -> None:
     encoder, decorrelator = decorrelated(update="function-preserving", eps=100.0)
-    tokens = 10 * correlated_tokens(200, 12)
+    tokens = 10 * correlated_tokens(200, 12) + 5  # one direction has most of the energy
+    before = encoder.fc1.weight.detach().clone()
+    observe(encoder, decorrelator, tokens)
+    decorrelator.step()
+    change = torch.linalg.matrix_norm(encoder.fc1.weight - before, ord=2)
+    assert change <= 0.25 * torch.linalg.matrix_norm(before, ord=2)
     for _ in range(100):
         observe(encoder, decorrelator, tokens)
         decorrelator.step()
-    assert torch.isfinite(matrix(encoder.fc1)).all()
+    kept = torch.linalg.svdvals(matrix(encoder.fc1))
+    assert kept.isfinite().all()
+    assert kept.min() > 1e-3
 
 
 def test_blocks_cover_the_width() -> None:
