@@ -4,8 +4,8 @@
     python -m benchmarks.convergence --data bsdata FOLDER --pretrain model=base batch=256 precision=auto
 
 AdamW and Muon, each tuned, without decorrelation and with both updates of R, in turns on one device
-(`dbp_mae.comparison`); and Muon on a shorter schedule, for nobody who wants no more than a target's loss
-would plan the whole one. Values not named are those of params.yaml. A run that was cut off goes on when
+(`dbp_mae.comparison`). --variants names some of them, or one on a shorter schedule, such as
+"Muon, function-preserving, 35 % of the steps". Values not named are those of params.yaml. A run that was cut off goes on when
 the command is given again. Without --finetune only packages that train are needed.
 """
 
@@ -52,11 +52,8 @@ UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's na
     ", function-preserving": {"update": "function-preserving", "eps": 4e-2, "every": 4},
 }
 SHORTER = re.compile(r"(?P<way>.+), (?P<share>\d+) % of the steps")
-"""A variant's name whose schedule is shorter: how much less does one need to train?"""
-VARIANTS = [
-    *(optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES),
-    *(f"Muon{suffix}, 35 % of the steps" for suffix in ("", ", function-preserving")),
-]
+"""What --variants may also name: any of these on a shorter schedule."""
+VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
     "pretrain": {"steps": 4, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2},
