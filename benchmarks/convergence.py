@@ -5,8 +5,8 @@
 
 AdamW and Muon, each tuned, without decorrelation and with both updates of R, in turns on one device
 (`dbp_mae.comparison`). --variants names some of them, or one on a shorter schedule, such as
-"Muon, function-preserving, 35 % of the steps". Values not named are those of params.yaml. A run that was cut off goes on when
-the command is given again. Without --finetune only packages that train are needed.
+"Muon, function-preserving, 35 % of the steps". Values not named are those of params.yaml. A run that was
+cut off goes on when the command is given again. Without --finetune only packages that train are needed.
 """
 
 import argparse
