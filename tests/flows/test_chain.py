@@ -62,6 +62,16 @@ def test_a_failed_stage_says_its_sentence_and_ends_the_run(workspace: Workspace)
     assert workspace.ran() == ["refused"]
 
 
+def test_a_failed_stages_further_lines_are_kept(workspace: Workspace) -> None:
+    complaint = "2 of 3 images are quarantined.\n  a.png: It is black.\nCorrect or delete it."
+    (workspace.root / "complaint.txt").write_text(f"error: {complaint}\n")
+    workspace.write_stages({"validate": {"cmd": "cat complaint.txt >&2; exit 1"}})
+
+    state = train(return_state=True)
+    assert state.is_failed()
+    assert state.message == f"validate: {complaint}"
+
+
 def test_dvcs_own_error_is_the_sentence(workspace: Workspace) -> None:
     workspace.write_stages({"first": STAGES["first"]})
     state = train(return_state=True)
