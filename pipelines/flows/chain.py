@@ -1,9 +1,9 @@
 """dvc.yaml's stages, run by DVC, one Prefect task a stage."""
 
-from pathlib import Path
 from uuid import UUID
 
 from dvc.exceptions import DvcException
+from dvc.fs import FileSystem
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from prefect import Task, task
@@ -19,16 +19,12 @@ from pipelines.summary import EMISSIONS, METRICS
 INTERRUPTED = "Interrupted"
 
 
-def run_chain() -> bool:
+def run_chain() -> None:
     """Bring every stage up to date; DVC skips those that are.
 
-    Returns:
-        whether anything changed.
-
     Raises:
-        UserError: a stage failed; the message is the stage's own sentence.
+        UserError: a stage failed; the message is what the stage said.
     """
-    before = _recorded()
     stages = stage_order()
     progress = create_progress_artifact(progress=0, description="Stages up to date")
     assert isinstance(progress, UUID)
@@ -37,7 +33,6 @@ def run_chain() -> bool:
         if not state.is_completed():
             raise UserError(f"{stage}: {state.message}")
         update_progress_artifact(progress, progress=100 * done / len(stages))
-    return _recorded() != before
 
 
 def stage_order() -> list[str]:
@@ -77,6 +72,22 @@ def run_stage(stage: str) -> State | None:
     return None
 
 
+def is_saved() -> bool:
+    """Return whether HEAD or an experiment holds dvc.lock, DVC's record of the chain, as it is now.
+
+    Raises:
+        UserError: the repository has no commit yet.
+    """
+    try:
+        with Repo() as repo:
+            lock = _lock_in(repo.fs)
+            commits = repo.brancher(revs=["HEAD"], all_experiments=True, workspace=False)
+            # DVC goes from commit to commit, and repo.fs with it.
+            return lock in [_lock_in(repo.fs) for _ in commits]
+    except DvcException as error:
+        raise UserError(f"DVC cannot read the saved experiments: {error}") from None
+
+
 def save_experiment(name: str) -> None:
     """Save the workspace as a DVC experiment, figures included, even where git does not track them.
 
@@ -87,7 +98,5 @@ def save_experiment(name: str) -> None:
     run_dvc("exp", "save", f"--name={name}", *reports)
 
 
-def _recorded() -> bytes:
-    """Return dvc.lock, DVC's record of what every stage has read and made."""
-    lock = Path("dvc.lock")
-    return lock.read_bytes() if lock.exists() else b""
+def _lock_in(files: FileSystem) -> bytes | None:
+    return files.read_bytes("dvc.lock") if files.exists("dvc.lock") else None

@@ -11,7 +11,7 @@ from dbp_mae.errors import UserError
 
 
 class DvcFailed(UserError):
-    """DVC did not do what it was asked; the message is the stage's own sentence, or DVC's."""
+    """DVC did not do what it was asked; the message is what the stage said, or DVC."""
 
 
 def run_dvc(*arguments: str) -> None:
@@ -31,7 +31,7 @@ def run_dvc(*arguments: str) -> None:
         env=os.environ | _environment(),
     ) as process:
         assert process.stdout is not None
-        for line in filter(None, map(str.strip, process.stdout)):
+        for line in filter(None, map(str.rstrip, process.stdout)):
             logger.info(line)
             lines.append(line)
     if process.returncode:
@@ -48,8 +48,8 @@ def _environment() -> dict[str, str]:
 
 
 def _reason(lines: list[str]) -> str:
-    """Return the error that a stage printed, else DVC's own with all that follows it."""
+    """Return the error that a stage printed, all its lines, else DVC's own in one line."""
     text = "\n".join(lines)
-    own, _, _ = text.partition("\nerror: ")[2].partition("\n")
+    own, _, _ = text.partition("\nerror: ")[2].partition("\nERROR: ")
     dvcs = text.partition("ERROR: ")[2]
     return own or " ".join(dvcs.split()) or text

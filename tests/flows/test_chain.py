@@ -62,6 +62,16 @@ def test_a_failed_stage_says_its_sentence_and_ends_the_run(workspace: Workspace)
     assert workspace.ran() == ["refused"]
 
 
+def test_a_failed_stages_further_lines_are_kept(workspace: Workspace) -> None:
+    complaint = "2 of 3 images are quarantined.\n  a.png: It is black.\nCorrect or delete it."
+    (workspace.root / "complaint.txt").write_text(f"error: {complaint}\n")
+    workspace.write_stages({"validate": {"cmd": "cat complaint.txt >&2; exit 1"}})
+
+    state = train(return_state=True)
+    assert state.is_failed()
+    assert state.message == f"validate: {complaint}"
+
+
 def test_dvcs_own_error_is_the_sentence(workspace: Workspace) -> None:
     workspace.write_stages({"first": STAGES["first"]})
     state = train(return_state=True)
@@ -143,7 +153,9 @@ def test_a_named_run_is_an_experiment_with_its_figures(workspace: Workspace) -> 
     assert "conflicts with existing experiment 'nightly-1'" in state.message
 
 
-def test_retraining_promotes_and_saves_what_changed(workspace: Workspace, tiny_model: Path) -> None:
+@pytest.fixture
+def exporting(workspace: Workspace, tiny_model: Path) -> Workspace:
+    """Return the workspace with a chain whose only stage exports the tiny model."""
     shutil.copy(tiny_model, workspace.root / "made.onnx")
     export = {
         "cmd": "mkdir -p models && cp made.onnx models/segmenter.onnx",
@@ -153,15 +165,45 @@ def test_retraining_promotes_and_saves_what_changed(workspace: Workspace, tiny_m
     workspace.write_stages({"export": export})
     seen = {"path": "images/a.png", "sha256": "a", "split": "train"}
     write_manifest(manifest_from_rows([seen]), workspace.root / "data/validated.parquet")
+    return workspace
 
+
+def test_retraining_promotes_and_saves_what_changed(exporting: Workspace, tiny_model: Path) -> None:
     state = retrain(return_state=True)
     assert state.is_completed(), state.message
     assert "first model was promoted" in state.message
     assert PRODUCTION.read_bytes() == tiny_model.read_bytes()
     assert SEEN.read_text() == "sha256\na\n"
-    (experiment,) = workspace.experiments()
+    (experiment,) = exporting.experiments()
     assert re.fullmatch(r"retrain-\d{4}-\d\d-\d\d-\d{4}", experiment)
 
     state = retrain(return_state=True)
     assert state.message == "The served model is the new one already."
-    assert workspace.experiments() == [experiment]
+    assert exporting.experiments() == [experiment]
+
+
+def test_retraining_saves_what_an_interrupted_run_left(exporting: Workspace) -> None:
+    assert train(return_state=True).is_completed()
+    assert exporting.ran() == ["export"]
+    assert exporting.experiments() == []
+
+    assert retrain(return_state=True).is_completed()
+    assert exporting.ran() == []
+    assert len(exporting.experiments()) == 1
+
+
+def test_retraining_does_not_save_what_is_committed(exporting: Workspace) -> None:
+    assert train(return_state=True).is_completed()
+    exporting.run("git", "add", "dvc.yaml", "dvc.lock")
+    exporting.run("git", "commit", "--quiet", "--message=made by hand")
+
+    assert retrain(return_state=True).is_completed()
+    assert exporting.experiments() == []
+
+
+def test_retraining_needs_a_commit(exporting: Workspace) -> None:
+    exporting.run("git", "update-ref", "-d", "HEAD")
+    state = retrain(return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith("DVC cannot read the saved experiments: ")
+    assert not PRODUCTION.exists()
