@@ -1,12 +1,6 @@
 """Images and labels in any accepted form into one manifest and one folder of index masks."""
 
 import hashlib
-import math
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +12,7 @@ from tqdm import tqdm
 
 from dbp_mae.data.labels import IGNORED, LabelError, read_label
 from dbp_mae.data.manifest import manifest_from_rows
+from dbp_mae.data.processes import map_in_processes
 from dbp_mae.data.source import Sample, find_samples
 from dbp_mae.data.splits import assign_splits, hold_out
 from dbp_mae.inspection.drift import image_statistics
@@ -47,7 +42,7 @@ def ingest(source: Path, params: DataParams, masks: Path) -> pd.DataFrame:
     """
     samples = find_samples(source, params)
     masks.mkdir(parents=True, exist_ok=True)
-    rows = _describe_all(samples, source, params, masks)
+    rows = map_in_processes(_describe, samples, AT_ONCE, source=source, params=params, masks=masks)
     frame = manifest_from_rows(tqdm(rows, "ingest", len(samples), unit="image", disable=None))
     frame["split"] = (
         assign_splits(frame, params.val_share, params.test_share, params.seed)
@@ -55,19 +50,6 @@ def ingest(source: Path, params: DataParams, masks: Path) -> pd.DataFrame:
         else hold_out(frame, params.val_share, params.seed)
     )
     return frame
-
-
-def _describe_all(
-    samples: list[Sample], source: Path, params: DataParams, masks: Path
-) -> Iterator[dict[str, Any]]:
-    """Yield the row of each sample in their order, from a process a core where there are enough."""
-    # A fork of this process would inherit the locks of OpenCV's threads, and might wait for them.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    describe = partial(_describe, source=source, params=params, masks=masks)
-    processes = min(os.cpu_count() or 1, math.ceil(len(samples) / AT_ONCE))
-    with ProcessPoolExecutor(processes, context, cv2.setNumThreads, (1,)) as pool:
-        yield from pool.map(describe, samples, chunksize=AT_ONCE)
 
 
 def _describe(sample: Sample, source: Path, params: DataParams, masks: Path) -> dict[str, Any]:

@@ -5,12 +5,14 @@ A device is laid out and painted once; each of its views has its own pose, light
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from dbp_mae.data.processes import map_in_processes
 from dbp_mae.data.rendering.bonds import paint_ball, paint_blob, paint_wedge, paint_wire
 from dbp_mae.data.rendering.ground import paint_carrier, paint_die, paint_dirt, paint_frame
 from dbp_mae.data.rendering.layout import FIELD, draw_layout
@@ -25,6 +27,19 @@ from dbp_mae.data.rendering.surface import Material, Surface
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import RenderParams
+
+AT_ONCE = 4
+"""Devices that a process renders before it reports."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What is drawn of a device before it is rendered."""
+
+    group: str
+    rng: np.random.Generator
+    epoxy: bool
+    labelled: bool
 
 
 def render_dataset(folder: Path, params: RenderParams) -> None:
@@ -43,20 +58,38 @@ def render_dataset(folder: Path, params: RenderParams) -> None:
     rng = np.random.default_rng(params.seed)
     order = rng.permutation(params.devices)
     labelled = order < round(params.labelled_share * params.devices)
+    devices = [
+        Device(
+            f"device_{index + 1:04d}",
+            device_rng,
+            epoxy=order[index] % 2 == 0,
+            labelled=labelled[index],
+        )
+        for index, device_rng in enumerate(rng.spawn(params.devices))
+    ]
+    drawn = map_in_processes(_draw, devices, AT_ONCE, folder=folder, params=params)
     parts = [("image", "group", "state")]
-    for index, device_rng in enumerate(tqdm(rng.spawn(params.devices), "render", unit="device")):
-        group = f"device_{index + 1:04d}"
-        device = render_device(device_rng, params.size, epoxy=order[index] % 2 == 0)
-        for view, view_rng in enumerate(device_rng.spawn(params.views), start=1):
-            image, mask = render_view(device, view_rng, params.size)
-            name = f"{group}_view_{view}.png"
-            Image.fromarray(image).save(folder / "images" / name)
-            if labelled[index]:
-                Image.fromarray(mask).save(folder / "masks" / name)
-            parts.append((name, group, "labelled" if labelled[index] else "unlabelled"))
+    for device, names in zip(
+        devices, tqdm(drawn, "render", len(devices), unit="device"), strict=True
+    ):
+        state = "labelled" if device.labelled else "unlabelled"
+        parts += [(name, device.group, state) for name in names]
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(parts)
     write_text(folder / "parts.csv", table.getvalue())
+
+
+def _draw(device: Device, folder: Path, params: RenderParams) -> list[str]:
+    """Write the images of a device, and its masks if it is labelled; return the images' names."""
+    surface = render_device(device.rng, params.size, device.epoxy)
+    names = []
+    for view, view_rng in enumerate(device.rng.spawn(params.views), start=1):
+        image, mask = render_view(surface, view_rng, params.size)
+        names.append(f"{device.group}_view_{view}.png")
+        Image.fromarray(image).save(folder / "images" / names[-1])
+        if device.labelled:
+            Image.fromarray(mask).save(folder / "masks" / names[-1])
+    return names
 
 
 def render_device(rng: np.random.Generator, size: int, epoxy: bool) -> Surface:
