@@ -1,7 +1,8 @@
 """The fine-tuning loop: a segmenter on a pre-trained encoder, or from scratch as its control."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from timm.layers import set_fused_attn
+from timm.layers import set_fused_attn, use_fused_attn
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -92,9 +93,9 @@ class Finetuning(Training):
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.classes, self.held_out = params, classes, held_out
-        # Read while the network is made; a CPU's fused attention has a slow backward pass in bf16.
-        set_fused_attn(fabric.device.type != "cpu")
-        self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)
+        # A CPU's fused attention has a slow backward pass in bf16.
+        with _attention(fused=fabric.device.type != "cpu"):
+            self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)
         if weights:
             self.segmenter.load_encoder_weights(weights)
         groups = param_groups_layer_decay(
@@ -195,6 +196,17 @@ def summarize(result: Finetuned) -> dict[str, Any]:
         "steps": int(last["step"]),
         "labelled_images": result.labelled_images,
     }
+
+
+@contextmanager
+def _attention(fused: bool) -> Iterator[None]:
+    """Choose the attention of the networks made in this block; others keep theirs."""
+    before = use_fused_attn()
+    set_fused_attn(fused)
+    try:
+        yield
+    finally:
+        set_fused_attn(before)
 
 
 def _known(share: float) -> float:
