@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from default_params import default_params
+from timm.layers import use_fused_attn
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
@@ -136,6 +137,7 @@ def test_learns_and_keeps_the_best(
     assert summary["steps"] == 16
     assert set(summary["val_iou"]) == {"wire", "ball", "wedge", "epoxy"}
     assert result.labelled_images == 4
+    assert use_fused_attn()  # networks made later keep theirs
 
 
 def test_split_without_labels_is_refused(
