@@ -60,6 +60,14 @@ def observe(encoder: Encoder, decorrelator: Decorrelator, tokens: Tensor) -> Ten
         return encoder(tokens)
 
 
+def watch_inputs(encoder: Encoder) -> dict[nn.Module, Tensor]:
+    """Return what holds each layer's inputs, (k, d), once a forward pass has been run."""
+    seen: dict[nn.Module, Tensor] = {}
+    for layer in (encoder.fc1, encoder.fc2):
+        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0][0]}))
+    return seen
+
+
 def matrix(layer: nn.Linear) -> Tensor:
     return torch.block_diag(*layer.parametrizations["weight"][0].decorrelator)
 
@@ -108,9 +116,7 @@ def test_every_block_of_layers_of_one_shape_follows_the_equations(update: str, b
         encoder, PARAMS.model_copy(update={"update": update, "block": block}), seed=0
     )
     tokens = correlated_tokens(30, 12)
-    seen = {}
-    for layer in (encoder.fc1, encoder.fc2):
-        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0][0]}))
+    seen = watch_inputs(encoder)
     for _ in range(3):
         before = {layer: state(layer) for layer in (encoder.fc1, encoder.fc2)}
         observe(encoder, decorrelator, tokens)
@@ -300,9 +306,7 @@ def test_several_passes_are_as_one(update: str) -> None:
 def test_update_is_in_float32_under_autocast() -> None:
     encoder, decorrelator = decorrelated(eps=0.1)
     tokens = correlated_tokens(30, 12)
-    seen = {}
-    for layer in (encoder.fc1, encoder.fc2):
-        layer.register_forward_pre_hook(lambda layer, inputs: seen.update({layer: inputs[0][0]}))
+    seen = watch_inputs(encoder)
     for _ in range(3):
         before = {layer: matrix(layer) for layer in (encoder.fc1, encoder.fc2)}
         with torch.autocast("cpu", torch.bfloat16):
