@@ -201,8 +201,8 @@ class FinetuneParams(Block):
     """Side in pixels of the square tiles the segmenter sees, in training and on the line."""
     decoder_width: Count
     learning_rate: Positive
-    encoder_rate: Annotated[float, Field(gt=0, le=1)]
-    """Factor on the learning rate of the encoder's last block."""
+    encoder_rate: Share
+    """Factor on the learning rate of the encoder's last block. 0: the encoder stays as it is."""
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count
@@ -220,6 +220,13 @@ class FinetuneParams(Block):
     def _check(self) -> Self:
         _check_warmup(self.warmup_steps, self.steps)
         return self
+
+
+class ScratchParams(Block):
+    """The control: the fine-tuning from random weights. The rest is as in FinetuneParams."""
+
+    encoder_rate: Annotated[float, Field(gt=0, le=1)]
+    """Like that of the fine-tuning; what suits random weights need not suit pre-trained ones."""
 
 
 class ExportParams(Block):
@@ -258,6 +265,7 @@ class Params(Block):
     validation: Annotated[ValidateParams, Field(alias="validate")]
     pretrain: PretrainParams
     finetune: FinetuneParams
+    scratch: ScratchParams
     export: ExportParams
     evaluate: EvaluateParams
     emissions: EmissionsParams

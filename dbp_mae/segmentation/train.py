@@ -98,6 +98,7 @@ class Finetuning(Training):
             self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)
         if weights:
             self.segmenter.load_encoder_weights(weights)
+        self.segmenter.encoder.requires_grad_(params.encoder_rate > 0)
         groups = param_groups_layer_decay(
             self.segmenter.encoder,
             weight_decay=params.weight_decay,

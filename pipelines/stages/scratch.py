@@ -24,11 +24,12 @@ def main(params: Params) -> None:
     spec = EncoderSpec(
         size.model, size.patch, params.finetune.tile, params.data.channels, mean, std
     )
-    folder = run_folder("scratch", frame, params.data, params.finetune, spec)
+    recipe = params.finetune.model_copy(update={"encoder_rate": params.scratch.encoder_rate})
+    folder = run_folder("scratch", frame, params.data, recipe, spec)
     checkpoint = Checkpoint(folder)
     with emissions.measure(params.emissions, "scratch", folder) as meter:
         result = finetune(
-            frame, Path("data"), params.data, params.finetune, spec, None, checkpoint, meter.save
+            frame, Path("data"), params.data, recipe, spec, None, checkpoint, meter.save
         )
     save_segmenter(Path("models/scratch.safetensors"), result.segmenter, spec)
     write_results(FOLDER, result, meter.emissions)

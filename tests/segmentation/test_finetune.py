@@ -140,6 +140,20 @@ def test_learns_and_keeps_the_best(
     assert use_fused_attn()  # networks made later keep theirs
 
 
+def test_encoder_that_is_kept_stays_as_it_was(
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
+) -> None:
+    kept = run(data, settings(encoder_rate=0.0), tmp_path / "kept").segmenter
+    tuned = run(data, settings(encoder_rate=0.1), tmp_path / "tuned").segmenter
+    for name, weight in encoder_weights().items():
+        assert torch.equal(kept.encoder.state_dict()[name], weight), name
+    assert all(weight.grad is None for weight in kept.encoder.parameters())
+    assert not torch.equal(
+        tuned.encoder.blocks[-1].mlp.fc1.weight, kept.encoder.blocks[-1].mlp.fc1.weight
+    )
+    assert not torch.equal(tuned.head[0].weight, kept.head[0].weight)
+
+
 def test_split_without_labels_is_refused(
     data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
 ) -> None:
