@@ -33,7 +33,7 @@ test: $(INSTALLED) ## ruff, mypy and the tests
 	@ruff check $(CODE)
 	@ruff format --check $(CODE)
 	@mypy
-	@pytest
+	@OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
 serve: $(INSTALLED) ## serve the promoted model, or else the pipeline's, on port 3000
 	@DBP_MAE_MODEL=$${DBP_MAE_MODEL:-$(SERVED)} bentoml serve
