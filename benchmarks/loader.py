@@ -43,7 +43,7 @@ def rendered(folder: Path) -> dict[str, Path]:
     return {"rendered PNG": png, "rendered JPEG": jpeg}
 
 
-def open_images(folder: Path, channels: int, keep: bool) -> DecodedImages:
+def open_images(folder: Path, channels: int, workers: int, keep: bool) -> DecodedImages:
     """Return the images below a folder, decoded images kept in memory or decoded at each use.
 
     Raises:
@@ -54,7 +54,7 @@ def open_images(folder: Path, channels: int, keep: bool) -> DecodedImages:
         raise UserError(f"{folder} holds no image: PNG, JPEG, TIFF and BMP files are read.")
     data = load_params().data.model_copy(update={"source": folder, "channels": channels})
     frame = pd.DataFrame({"path": [path.relative_to(folder).as_posix() for path in paths]})
-    return DecodedImages(frame, data, MEMORY_BUDGET if keep else 0)
+    return DecodedImages(frame, data, workers, budget=MEMORY_BUDGET if keep else 0)
 
 
 def loading_rate(batches: CropBatches, params: PretrainParams) -> float:
@@ -90,9 +90,9 @@ def measure(
     if kept.exists():
         row: dict[str, Any] = json.loads(kept.read_text())
         return row
-    images = open_images(folder, arguments.channels, keep)
+    images = open_images(folder, arguments.channels, workers, keep)
     loading = loading_rate(CropBatches(images, params, seed=0), params)
-    images = open_images(folder, arguments.channels, keep)
+    images = open_images(folder, arguments.channels, workers, keep)
     together = training(CropBatches(images, params, seed=0), params, arguments.channels)
     row = {
         "images": name,

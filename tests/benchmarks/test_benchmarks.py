@@ -135,9 +135,18 @@ def test_loader_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert headline(loader, arguments, tmp_path, monkeypatch) == figures  # kept, not measured again
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_keeps_images_only_where_it_says_so(tmp_path: Path, workers: int) -> None:
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    for keep in (True, False):
+        images = loader.open_images(tmp_path, channels=1, workers=workers, keep=keep)
+        assert images[0].shape == (64, 64, 1)
+        assert (0 in images.kept) == keep
+
+
 def test_loader_refuses_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no image"):
-        loader.open_images(tmp_path, channels=1, keep=True)
+        loader.open_images(tmp_path, channels=1, workers=0, keep=True)
 
 
 def test_bottleneck() -> None:
