@@ -29,6 +29,7 @@ run: $(INSTALLED) ## images -> trained, evaluated model and report; a second tim
 	@dvc repro
 	@python -m pipelines.summary
 
+# Two processes of one thread each: more threads than cores slow one another.
 test: $(INSTALLED) ## ruff, mypy and the tests
 	@ruff check $(CODE)
 	@ruff format --check $(CODE)
