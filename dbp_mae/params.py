@@ -200,6 +200,7 @@ class FinetuneParams(Block):
     tile: Annotated[int, Field(ge=32)]
     """Side in pixels of the square tiles the segmenter sees, in training and on the line."""
     decoder_width: Count
+    optimizer: Literal["adamw", "muon"]
     learning_rate: Positive
     encoder_rate: Share
     """Factor on the learning rate of the encoder's last block. 0: the encoder stays as it is."""

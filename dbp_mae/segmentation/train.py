@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from timm.layers import set_fused_attn, use_fused_attn
-from timm.optim import param_groups_layer_decay
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +23,7 @@ from dbp_mae.params import DataParams, FinetuneParams
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import confusion_matrix, iou, mean_iou
 from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation.optimizer import create_optimizer
 from dbp_mae.training import Training, clip_gradients, create_fabric
 
 
@@ -99,22 +99,8 @@ class Finetuning(Training):
         if weights:
             self.segmenter.load_encoder_weights(weights)
         self.segmenter.encoder.requires_grad_(params.encoder_rate > 0)
-        groups = param_groups_layer_decay(
-            self.segmenter.encoder,
-            weight_decay=params.weight_decay,
-            layer_decay=params.layer_decay,
-        )
-        for group in groups:
-            group["lr_scale"] *= params.encoder_rate
-        fresh = [
-            weight
-            for name, weight in self.segmenter.named_parameters()
-            if not name.startswith("encoder.")
-        ]
-        groups.append({"params": fresh, "weight_decay": params.weight_decay, "lr_scale": 1.0})
-        self.model, self.optimizer = fabric.setup(
-            self.segmenter, torch.optim.AdamW(groups, lr=params.learning_rate, fused=True)
-        )
+        optimizer = create_optimizer(self.segmenter, params)
+        self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
         self.loss = fabric.to_device(SegmentationLoss(len(classes)))
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from dbp_mae.data.rendering.layout import FIELD
 from dbp_mae.data.rendering.surface import MARGIN, Surface
 
-SUPERSAMPLING = 3
+SUPERSAMPLING = 2
 """Canvas points to a pixel, along each axis."""
 RING_SLOPE = 0.45
 """Slope of the facets that throw the ring light into the lens."""

@@ -1,0 +1,75 @@
+"""The optimizers of fine-tuning: which weights get which update, and at what rate."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from default_params import default_params
+from torch import Tensor
+
+from dbp_mae.encoder import EncoderSpec
+from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation.optimizer import create_optimizer
+
+RATE, ENCODER_RATE, LAYER_DECAY = 0.01, 0.5, 0.8
+
+
+def first_update(optimizer: str) -> dict[str, Tensor]:
+    """Return by how much a first step on random gradients moves each weight, in learning rates."""
+    torch.manual_seed(0)
+    segmenter = Segmenter(EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,)), 64, 4, decoder_width=8)
+    params = default_params().finetune.model_copy(
+        update={
+            "optimizer": optimizer,
+            "learning_rate": RATE,
+            "encoder_rate": ENCODER_RATE,
+            "layer_decay": LAYER_DECAY,
+            "weight_decay": 0.0,
+        }
+    )
+    created = create_optimizer(segmenter, params)
+    for group in created.param_groups:
+        group["lr"] = RATE * group["lr_scale"]
+    before = {name: weight.detach().clone() for name, weight in segmenter.named_parameters()}
+    for weight in segmenter.parameters():
+        weight.grad = torch.randn_like(weight)
+    created.step()
+    return {
+        name: (weight.detach() - before[name]) / RATE
+        for name, weight in segmenter.named_parameters()
+    }
+
+
+@pytest.mark.parametrize(("optimizer", "first"), [("adamw", 1.0), ("muon", 1.9)])
+def test_vectors_move_as_adamw_moves_them(optimizer: str, first: float) -> None:
+    """By the rate in a first step; with Nesterov's momentum, 1 + beta_1 of it."""
+    for name, moved in first_update(optimizer).items():
+        if moved.ndim == 1 and not name.startswith("encoder."):
+            assert moved.abs().tolist() == pytest.approx([first] * moved.numel(), rel=1e-3)
+
+
+def test_muon_moves_the_convolutions_in_all_directions_alike() -> None:
+    """The singular values of a step are about 0.2 times the root of the longer side (arXiv 2502.16982)."""
+    moved = first_update("muon")
+    convolutions = [name for name in moved if name.startswith("decoder.") and moved[name].ndim == 4]
+    assert len(convolutions) == 4
+    for name in convolutions:
+        matrix = moved[name].flatten(1)
+        expected = 0.2 * max(matrix.shape) ** 0.5
+        values = torch.linalg.svdvals(matrix) / expected
+        assert float(values.min()) > 0.5, name
+        assert float(values.max()) < 1.5, name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_rate_decays_from_the_last_block_to_the_first(optimizer: str) -> None:
+    moved = first_update(optimizer)
+    sizes = [float(moved[f"encoder.blocks.{block}.mlp.fc1.weight"].norm()) for block in range(4)]
+    for earlier, later in pairwise(sizes):
+        assert earlier / later == pytest.approx(LAYER_DECAY, rel=0.05)
+
+
+def test_the_encoders_last_block_has_its_own_rate() -> None:
+    moved = first_update("adamw")
+    for name, rate in (("encoder.blocks.3.mlp.fc1", ENCODER_RATE), ("bridge.conv", 1.0)):
+        assert float(moved[f"{name}.weight"].abs().mean()) == pytest.approx(rate, rel=1e-3)
