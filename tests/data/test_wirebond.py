@@ -145,7 +145,7 @@ def test_light_changes_the_image_but_not_the_mask(device: Surface) -> None:
     assert np.mean(one != other) > 0.9
 
 
-@pytest.mark.parametrize("size", [96, 256])
+@pytest.mark.parametrize("size", [128, 384])
 def test_image_and_mask_are_warped_alike(size: int) -> None:
     device = render_device(np.random.default_rng(0), size, epoxy=True)
     camera = Camera(
