@@ -12,9 +12,10 @@ from dbp_mae.segmentation.network import Segmenter
 def create_optimizer(segmenter: Segmenter, params: FinetuneParams) -> Optimizer:
     """Create the optimizer of a segmenter; its groups hold `lr_scale`, their factor on the learning rate.
 
-    `muon` orthogonalises the updates of matrices, and of convolutions as matrices with a row an output
-    channel; vectors and embeddings get AdamW with Nesterov's momentum. Both read
-    `params.learning_rate` on one scale (arXiv 2502.16982).
+    `muon` orthogonalises the updates of the decoder's and the pixel levels' convolutions, as matrices
+    with a row an output channel. Its vectors, and the encoder, whose rate is low and whose matrices
+    are large, get AdamW with Nesterov's momentum. Both read `params.learning_rate` on one scale
+    (arXiv 2502.16982).
     """
     groups = _groups(segmenter, params)
     if params.optimizer == "muon":
@@ -29,6 +30,7 @@ def _groups(segmenter: Segmenter, params: FinetuneParams) -> list[dict[str, Any]
     )
     for group in groups:
         group["lr_scale"] *= params.encoder_rate
+        group["use_fallback"] = True  # Muon's: AdamW
     fresh = [
         weight for name, weight in segmenter.named_parameters() if not name.startswith("encoder.")
     ]
