@@ -1,6 +1,7 @@
 """What `precision: auto` stands for."""
 
 import pytest
+import torch
 
 from dbp_mae.precision import is_fast_in_bf16, resolve
 
@@ -22,4 +23,12 @@ def test_bf16_is_for_processors_that_gain_by_it(processor: dict[str, object], fa
 def test_a_named_format_is_kept() -> None:
     assert resolve("32-true") == "32-true"
     assert resolve("bf16-mixed") == "bf16-mixed"
-    assert resolve("auto") in ("32-true", "bf16-mixed")
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_is_what_the_processor_is_faster_in(
+    fast: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": fast})
+    assert resolve("auto") == expected

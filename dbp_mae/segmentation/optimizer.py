@@ -12,10 +12,11 @@ from dbp_mae.segmentation.network import Segmenter
 def create_optimizer(segmenter: Segmenter, params: FinetuneParams) -> Optimizer:
     """Create the optimizer of a segmenter; its groups hold `lr_scale`, their factor on the learning rate.
 
-    `muon` orthogonalises the updates of the decoder's and the pixel levels' convolutions, as matrices
-    with a row an output channel. Its vectors, and the encoder, whose rate is low and whose matrices
-    are large, get AdamW with Nesterov's momentum. Both read `params.learning_rate` on one scale
-    (arXiv 2502.16982).
+    `muon` orthogonalises the updates of the convolutions, as matrices with a row an output channel.
+    What timm's rules on shapes except (vectors, a grey image's first convolution, the last one where
+    it has fewer than four outputs) gets AdamW with Nesterov's momentum, and so does the encoder: to
+    orthogonalise its matrices took longer than the rest of a step on a CPU. Both read
+    `params.learning_rate` on one scale (arXiv 2502.16982).
     """
     groups = _groups(segmenter, params)
     if params.optimizer == "muon":
@@ -30,7 +31,7 @@ def _groups(segmenter: Segmenter, params: FinetuneParams) -> list[dict[str, Any]
     )
     for group in groups:
         group["lr_scale"] *= params.encoder_rate
-        group["use_fallback"] = True  # Muon's: AdamW
+        group["use_fallback"] = True  # read by Muon alone: AdamW for these
     fresh = [
         weight for name, weight in segmenter.named_parameters() if not name.startswith("encoder.")
     ]

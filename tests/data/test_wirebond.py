@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dbp_mae.data.rendering.optics import (
+    SUPERSAMPLING,
     Camera,
     draw_camera,
     draw_light,
@@ -145,7 +146,7 @@ def test_light_changes_the_image_but_not_the_mask(device: Surface) -> None:
     assert np.mean(one != other) > 0.9
 
 
-@pytest.mark.parametrize("size", [128, 384])
+@pytest.mark.parametrize("size", [96, 384])
 def test_image_and_mask_are_warped_alike(size: int) -> None:
     device = render_device(np.random.default_rng(0), size, epoxy=True)
     camera = Camera(
@@ -165,7 +166,8 @@ def test_image_and_mask_are_warped_alike(size: int) -> None:
     assert np.array_equal(bright[~edge_of(objects)], objects[~edge_of(objects)])
     assert np.mean(bright == objects) > 0.99
     centres = [np.argwhere(where).mean(axis=0) for where in (bright, objects)]
-    assert centres[0] == pytest.approx(centres[1], abs=0.25)
+    nearest = 0.5 / SUPERSAMPLING  # pixels from a pixel's middle to the canvas point that labels it
+    assert centres[0] == pytest.approx(centres[1], abs=nearest + 0.05)
 
 
 def test_grey_levels_change_most_along_the_edges_of_the_masks(

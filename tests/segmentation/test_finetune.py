@@ -104,10 +104,11 @@ def run(
     return finetune(frame, folder, settings, params, SPEC, weights, Checkpoint(checkpoint))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_resume_is_bit_identical(
-    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path, optimizer: str
 ) -> None:
-    params = settings()
+    params = settings(optimizer=optimizer)
     whole = run(data, params, tmp_path / "whole")
     checkpoint = Checkpoint(tmp_path / "killed")
     frame, data_params, folder = data

@@ -12,10 +12,11 @@ from dbp_mae.segmentation.optimizer import create_optimizer
 RATE, ENCODER_RATE, LAYER_DECAY = 0.01, 0.5, 0.8
 
 
-def first_update(optimizer: str) -> dict[str, Tensor]:
+def first_update(optimizer: str, channels: int = 1, classes: int = 4) -> dict[str, Tensor]:
     """Return by how much a first step on random gradients moves each weight, in learning rates."""
     torch.manual_seed(0)
-    segmenter = Segmenter(EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,)), 64, 4, decoder_width=8)
+    spec = EncoderSpec("nano", 8, 64, channels, (0.4,) * channels, (0.2,) * channels)
+    segmenter = Segmenter(spec, 64, classes, decoder_width=8)
     params = default_params().finetune.model_copy(
         update={
             "optimizer": optimizer,
@@ -46,17 +47,25 @@ def test_vectors_move_as_adamw_moves_them(optimizer: str, first: float) -> None:
             assert moved.abs().tolist() == pytest.approx([first] * moved.numel(), rel=1e-3)
 
 
-def test_muon_moves_the_convolutions_in_all_directions_alike() -> None:
+@pytest.mark.parametrize(
+    ("channels", "classes", "excepted"),
+    [(1, 4, {"pixel_levels.0.0.conv.weight"}), (3, 4, set()), (3, 1, {"head.0.weight"})],
+)
+def test_muon_moves_the_convolutions_in_all_directions_alike(
+    channels: int, classes: int, excepted: set[str]
+) -> None:
     """The singular values of a step are about 0.2 times the root of the longer side (arXiv 2502.16982)."""
-    moved = first_update("muon")
-    convolutions = [name for name in moved if name.startswith("decoder.") and moved[name].ndim == 4]
-    assert len(convolutions) == 4
-    for name in convolutions:
-        matrix = moved[name].flatten(1)
-        expected = 0.2 * max(matrix.shape) ** 0.5
-        values = torch.linalg.svdvals(matrix) / expected
-        assert float(values.min()) > 0.5, name
-        assert float(values.max()) < 1.5, name
+    orthogonal = set()
+    moved = first_update("muon", channels, classes)
+    for name, step in moved.items():
+        if step.ndim > 1 and not name.startswith("encoder."):
+            matrix = step.flatten(1)
+            values = torch.linalg.svdvals(matrix) / (0.2 * max(matrix.shape) ** 0.5)
+            if float(values.min()) > 0.5 and float(values.max()) < 1.5:
+                orthogonal.add(name)
+    convolutions = {name for name in moved if moved[name].ndim == 4 and "encoder." not in name}
+    assert len(convolutions) == 10
+    assert orthogonal == convolutions - excepted
 
 
 @pytest.mark.parametrize(("optimizer", "first"), [("adamw", 1.0), ("muon", 1.9)])

@@ -145,7 +145,8 @@ def photograph(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the image and the mask (both size size, uint8) of a lit canvas.
 
-    The image is the mean over each pixel's area; the mask is the label at its middle.
+    The image is the mean over each pixel's area; the mask is the label of the canvas point nearest
+    to its middle.
     """
     fine = size * SUPERSAMPLING
     view = cv2.warpAffine(
