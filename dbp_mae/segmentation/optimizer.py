@@ -15,7 +15,7 @@ def create_optimizer(segmenter: Segmenter, params: FinetuneParams) -> Optimizer:
     `muon` orthogonalises the updates of the convolutions, as matrices with a row an output channel.
     What timm's rules on shapes except (vectors, a grey image's first convolution, the last one where
     it has fewer than four outputs) gets AdamW with Nesterov's momentum, and so does the encoder: to
-    orthogonalise its matrices took longer than the rest of a step on a CPU. Both read
+    orthogonalise its matrices takes a third more time a step on a CPU. Both read
     `params.learning_rate` on one scale (arXiv 2502.16982).
     """
     groups = _groups(segmenter, params)

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from dbp_mae.data.rendering.optics import (
-    SUPERSAMPLING,
     Camera,
     draw_camera,
     draw_light,
@@ -146,9 +145,9 @@ def test_light_changes_the_image_but_not_the_mask(device: Surface) -> None:
     assert np.mean(one != other) > 0.9
 
 
-@pytest.mark.parametrize("size", [96, 384])
+@pytest.mark.parametrize("size", [96, 256, 384])
 def test_image_and_mask_are_warped_alike(size: int) -> None:
-    device = render_device(np.random.default_rng(0), size, epoxy=True)
+    """On a device of 96 pixels one pixel moves the centre by 0.1: so the offset is a mean of four."""
     camera = Camera(
         shift=np.array([4.3, -3.1]),
         rotation=0.06,
@@ -160,14 +159,16 @@ def test_image_and_mask_are_warped_alike(size: int) -> None:
         shot_noise=0,
         read_noise=0,
     )
-    labelled = (device.label > 0).astype(np.float32)
-    image, mask = photograph(labelled, device.label, camera, size, np.random.default_rng(0))
-    bright, objects = image > 127, mask > 0
-    assert np.array_equal(bright[~edge_of(objects)], objects[~edge_of(objects)])
-    assert np.mean(bright == objects) > 0.99
-    centres = [np.argwhere(where).mean(axis=0) for where in (bright, objects)]
-    nearest = 0.5 / SUPERSAMPLING  # pixels from a pixel's middle to the canvas point that labels it
-    assert centres[0] == pytest.approx(centres[1], abs=nearest + 0.05)
+    offsets = []
+    for seed in range(4):
+        device = render_device(np.random.default_rng(seed), size, epoxy=True)
+        labelled = (device.label > 0).astype(np.float32)
+        image, mask = photograph(labelled, device.label, camera, size, np.random.default_rng(0))
+        bright, objects = image > 127, mask > 0
+        assert np.array_equal(bright[~edge_of(objects)], objects[~edge_of(objects)])
+        assert np.mean(bright == objects) > 0.99
+        offsets.append(np.argwhere(bright).mean(axis=0) - np.argwhere(objects).mean(axis=0))
+    assert np.abs(np.mean(offsets, axis=0)).max() < 0.15
 
 
 def test_grey_levels_change_most_along_the_edges_of_the_masks(
