@@ -138,6 +138,8 @@ class PretrainParams(Block):
     decoder_depth: Count
     optimizer: Literal["adamw", "muon", "soap"]
     learning_rate: Positive
+    rest_rate: Positive
+    """Factor on the learning rate of what Muon or SOAP leaves to AdamW: all but the blocks' matrices."""
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count
     warmup_steps: Annotated[int, Field(ge=0)]

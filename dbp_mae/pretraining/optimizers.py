@@ -9,13 +9,16 @@ from dbp_mae.params import PretrainParams
 
 BETAS = (0.9, 0.95)
 """AdamW's, as in the paper's pre-training setting (arXiv 2111.06377, table 8)."""
+MOMENTUM = 0.9
+"""Muon's. Over some hundred steps its usual 0.95 learns more slowly (benchmarks/notes.md)."""
 
 
 def create_optimizers(model: nn.Module, params: PretrainParams) -> list[Optimizer]:
     """Create AdamW for all parameters, or another for the blocks' matrices and AdamW for the rest.
 
-    Only matrices decay. Muon's updates are scaled to AdamW's root mean square (arXiv 2502.16982), so
-    that both read `params.learning_rate` on one scale; SOAP's (arXiv 2409.11321) are so by themselves.
+    Only matrices decay. Muon's updates are scaled to AdamW's root mean square (arXiv 2502.16982);
+    SOAP's (arXiv 2409.11321) are so by themselves. Yet Muon learns best at several times the rate that
+    suits AdamW: hence `params.rest_rate`.
 
     Raises:
         UserError: `muon` with a torch that does not have it, or `soap` without its package.
@@ -36,11 +39,11 @@ def is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
     return weight.ndim == 2 and "blocks." in name
 
 
-def set_learning_rate(optimizers: list[Optimizer], rate: float) -> None:
-    """Give all parameters the learning rate `rate`."""
-    for optimizer in optimizers:
+def set_learning_rate(optimizers: list[Optimizer], rate: float, rest_rate: float) -> None:
+    """Give the first optimizer the learning rate `rate`, and the one of the rest its share of it."""
+    for optimizer, share in zip(optimizers, (1.0, rest_rate), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * share
 
 
 def _muon(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:
@@ -53,6 +56,7 @@ def _muon(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:
         matrices,
         lr=params.learning_rate,
         weight_decay=params.weight_decay,
+        momentum=MOMENTUM,
         adjust_lr_fn="match_rms_adamw",
     )
 

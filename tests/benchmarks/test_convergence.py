@@ -73,6 +73,7 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
         (["--data", "cats"], "is unknown"),
         (["--toy", "--pretrain", "steps"], "KEY=VALUE"),
         (["--toy", "--pretrain", "seed=1"], "set by the comparison"),
+        (["--toy", "--pretrain", "warmup_steps=1"], "a warm-up of its own"),
         (["--toy", "--seeds", "0"], "seeds"),
         (["--toy", "--variants", "SGD"], "is unknown"),
         (["--toy", "--variants", "AdamW", "Muon, 0 % of the steps"], "steps"),

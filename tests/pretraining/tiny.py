@@ -37,6 +37,7 @@ PARAMS = PretrainParams(
     decoder_depth=1,
     optimizer="adamw",
     learning_rate=1e-3,
+    rest_rate=0.5,
     weight_decay=0.05,
     steps=20,
     warmup_steps=5,
