@@ -123,11 +123,11 @@ def _variant(name: str, rates: slice, common: PretrainParams) -> dict[str, Any]:
         )
     return {
         "learning_rates": OPTIMIZERS[optimizer][rates],
+        "warmup": WARMUP[optimizer],
         "pretrain": {
             "optimizer": optimizer.lower(),
             "decorrelation": UPDATES[comma + update],
             "steps": steps,
-            "warmup_steps": round(WARMUP[optimizer] * steps),
         },
     }
 

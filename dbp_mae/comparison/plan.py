@@ -15,6 +15,7 @@ from dbp_mae.params import (
     Positive,
     PretrainParams,
     Seed,
+    Share,
     check_block,
     load_block,
 )
@@ -34,8 +35,17 @@ class Variant(Block):
 
     learning_rates: Annotated[list[Positive], Field(min_length=1)]
     """Where the tuning starts; it goes on by factors of two."""
+    warmup: Share | None = None
+    """Share of its steps in which the learning rate rises; None: the parameters' warmup_steps."""
     pretrain: Changes = Field(default_factory=dict)
     """What differs from the parameters of all."""
+
+    def own(self, common: PretrainParams) -> Changes:
+        """Return what differs from `common`, its first learning rate in it."""
+        own = {**self.pretrain, "learning_rate": self.learning_rates[0]}
+        if self.warmup is None:
+            return own
+        return own | {"warmup_steps": round(self.warmup * own.get("steps", common.steps))}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -115,11 +125,7 @@ class Plan(Block):
             UserError: a key is unknown or out of range, or the baseline is decorrelated.
         """
         settings = {
-            name: changed(
-                common,
-                {**variant.pretrain, "learning_rate": variant.learning_rates[0]},
-                f"The comparison's variant {name!r}",
-            )
+            name: changed(common, variant.own(common), f"The comparison's variant {name!r}")
             for name, variant in self.variants.items()
         }
         if not is_plain(settings[self.baseline]):
