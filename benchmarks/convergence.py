@@ -5,8 +5,9 @@
 
 AdamW and Muon, each tuned, without decorrelation and with both updates of R, in turns on one device
 (`dbp_mae.comparison`). --variants names some of them, or one on a shorter schedule, such as
-"Muon, function-preserving, 35 % of the steps". Values not named are those of params.yaml. A run that was
-cut off goes on when the command is given again. Without --finetune only packages that train are needed.
+"Muon, function-preserving, 35 % of the steps". The warm-up is each optimizer's own; other values not
+named are those of params.yaml. A run that was cut off goes on when the command is given again. Without
+--finetune only packages that train are needed.
 """
 
 import argparse
@@ -47,7 +48,7 @@ DATA: dict[str, dict[str, Any]] = {
 OPTIMIZERS = {"AdamW": [1e-3, 2e-3, 4e-3], "Muon": [4e-3, 8e-3, 1.6e-2]}
 """With the learning rates that the tuning starts from."""
 WARMUP = {"AdamW": 0.4, "Muon": 0.025}
-"""Share of the steps in which each learns best; with a short warm-up AdamW is far worse (notes.md)."""
+"""Share of the steps. AdamW needs a long warm-up, Muon does as well with a short one (notes.md)."""
 UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
     "": {"update": "none"},
     ", paper": {"update": "paper", "eps": 1e-3, "every": 1},
@@ -76,6 +77,7 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
         raise UserError(
             "--pretrain warmup_steps: each optimizer has a warm-up of its own here; leave it out."
         )
+    pretrain["warmup_steps"] = 0  # that of params.yaml may be longer than the steps
     common = changed(params.pretrain, pretrain, "--pretrain")
     return check_block(
         {

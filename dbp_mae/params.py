@@ -139,7 +139,7 @@ class PretrainParams(Block):
     optimizer: Literal["adamw", "muon", "soap"]
     learning_rate: Positive
     rest_rate: Positive
-    """Factor on the learning rate of what Muon or SOAP leaves to AdamW: all but the blocks' matrices."""
+    """Factor on the learning rate of what Muon leaves to AdamW: all but the blocks' matrices."""
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count
     warmup_steps: Annotated[int, Field(ge=0)]

@@ -15,7 +15,6 @@ from dbp_mae.params import (
     Positive,
     PretrainParams,
     Seed,
-    Share,
     check_block,
     load_block,
 )
@@ -35,17 +34,10 @@ class Variant(Block):
 
     learning_rates: Annotated[list[Positive], Field(min_length=1)]
     """Where the tuning starts; it goes on by factors of two."""
-    warmup: Share | None = None
+    warmup: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of its steps in which the learning rate rises; None: the parameters' warmup_steps."""
     pretrain: Changes = Field(default_factory=dict)
     """What differs from the parameters of all."""
-
-    def own(self, common: PretrainParams) -> Changes:
-        """Return what differs from `common`, its first learning rate in it."""
-        own = {**self.pretrain, "learning_rate": self.learning_rates[0]}
-        if self.warmup is None:
-            return own
-        return own | {"warmup_steps": round(self.warmup * own.get("steps", common.steps))}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -54,7 +46,21 @@ class Variant(Block):
                 f"pretrain.{shared[0]} is none of what a variant may set ({', '.join(sorted(OWN))}); "
                 "the rest must be equal for all, or their losses could not be compared"
             )
+        if self.warmup is not None and "warmup_steps" in self.pretrain:
+            raise ValueError("warmup and pretrain.warmup_steps are both given: leave one out")
         return self
+
+    def settings(self, common: PretrainParams, name: str) -> PretrainParams:
+        """Return its parameters, with its first learning rate; `name` says in an error whose they are.
+
+        Raises:
+            UserError: a key is unknown or out of range.
+        """
+        changes = {**self.pretrain, "learning_rate": self.learning_rates[0]}
+        if self.warmup is None:
+            return changed(common, changes, name)
+        settings = changed(common, {**changes, "warmup_steps": 0}, name)
+        return changed(settings, {"warmup_steps": round(self.warmup * settings.steps)}, name)
 
 
 class TuningPlan(Block):
@@ -125,7 +131,7 @@ class Plan(Block):
             UserError: a key is unknown or out of range, or the baseline is decorrelated.
         """
         settings = {
-            name: changed(common, variant.own(common), f"The comparison's variant {name!r}")
+            name: variant.settings(common, f"The comparison's variant {name!r}")
             for name, variant in self.variants.items()
         }
         if not is_plain(settings[self.baseline]):

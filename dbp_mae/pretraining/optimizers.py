@@ -18,7 +18,7 @@ def create_optimizers(model: nn.Module, params: PretrainParams) -> list[Optimize
 
     Only matrices decay. Muon's updates are scaled to AdamW's root mean square (arXiv 2502.16982);
     SOAP's (arXiv 2409.11321) are so by themselves. Yet Muon learns best at several times the rate that
-    suits AdamW: hence `params.rest_rate`.
+    suits AdamW: hence `params.rest_rate`, the factor for what it leaves to AdamW.
 
     Raises:
         UserError: `muon` with a torch that does not have it, or `soap` without its package.
@@ -39,11 +39,12 @@ def is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
     return weight.ndim == 2 and "blocks." in name
 
 
-def set_learning_rate(optimizers: list[Optimizer], rate: float, rest_rate: float) -> None:
-    """Give the first optimizer the learning rate `rate`, and the one of the rest its share of it."""
-    for optimizer, share in zip(optimizers, (1.0, rest_rate), strict=False):
+def set_learning_rate(optimizers: list[Optimizer], rate: float, params: PretrainParams) -> None:
+    """Give all parameters the learning rate `rate`, but what Muon leaves to AdamW its factor of it."""
+    factors = (1.0, params.rest_rate) if params.optimizer == "muon" else (1.0, 1.0)
+    for optimizer, factor in zip(optimizers, factors, strict=False):  # AdamW may be alone
         for group in optimizer.param_groups:
-            group["lr"] = rate * share
+            group["lr"] = rate * factor
 
 
 def _muon(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:

@@ -182,7 +182,7 @@ class Pretraining(Training):
     def optimize(self, batch: Batch) -> Tensor:
         """Take an optimization step, and then one of the decorrelating matrices."""
         rate = self.params.learning_rate * self.schedule
-        set_learning_rate(self.optimizers, rate, self.params.rest_rate)
+        set_learning_rate(self.optimizers, rate, self.params)
         self.model.train()
         loss = self._accumulate_gradients(batch)
         clip_gradients(self.plain_model)

@@ -104,6 +104,17 @@ def settings(params: Params, variant: str) -> PretrainParams:
     return plan().settings(params.pretrain)[variant]
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [({}, 20), ({"steps": 10}, 4)])
+def test_a_variants_warm_up_is_a_share_of_its_own_steps(
+    steps: dict[str, int], warmup: int, params: Params
+) -> None:
+    common = params.pretrain.model_copy(update={"steps": 50, "warmup_steps": 7})
+    other = {"learning_rates": [0.001], "pretrain": PLAIN}
+    own = {"learning_rates": [0.001], "warmup": 0.4, "pretrain": {**PLAIN, **steps}}
+    found = plan(variants={"plain": other, "slow": own}).settings(common)
+    assert {name: each.warmup_steps for name, each in found.items()} == {"plain": 7, "slow": warmup}
+
+
 def test_equal_settings_give_equal_losses(whole: Results) -> None:
     found = losses(whole)
     assert found["plain", 1] == found["twin", 1]
@@ -327,6 +338,12 @@ def test_the_command_writes_page_and_figures(
         ({"variants": {"plain": {"learning_rates": [0.1], "pretrain": {"crop": 32}},
                        "b": {"learning_rates": [0.1]}}}, "pretrain.crop is none of"),
         ({"variants": {"plain": {"learning_rates": [0.1], "pretrain": {"optimizer": "sgd"}},
+                       "b": {"learning_rates": [0.1]}}}, "variant 'plain'"),
+        ({"variants": {"plain": {"learning_rates": [0.1], "warmup": 0.4,
+                                 "pretrain": {"warmup_steps": 2}},
+                       "b": {"learning_rates": [0.1]}}}, "both given"),
+        ({"variants": {"plain": {"learning_rates": [0.1], "warmup": 0.4,
+                                 "pretrain": {"steps": "1e3"}},
                        "b": {"learning_rates": [0.1]}}}, "variant 'plain'"),
     ],
 )  # fmt: skip
