@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dbp_mae.comparison.plan import changed
 from dbp_mae.data.crops import Batch
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import PretrainParams, load_params
@@ -32,9 +33,11 @@ def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams
     """Return params.yaml's settings with those of the command line and `changes`.
 
     The learning rate is constant and tiny: random crops teach nothing, and shall not diverge.
+
+    Raises:
+        UserError: a value is out of range.
     """
-    params = load_params().pretrain
-    update = {
+    values = {
         "batch": arguments.batch,
         "crop": arguments.image,
         "patch": arguments.patch,
@@ -44,7 +47,7 @@ def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams
         "crops_per_image": 1,
         **changes,
     }
-    return PretrainParams.model_validate(params.model_dump() | update)
+    return changed(load_params().pretrain, values, "The benchmark")
 
 
 def with_update(params: PretrainParams, update: str, every: int = 1) -> PretrainParams:

@@ -311,7 +311,9 @@ def load_block(path: Path, block: type[AnyBlock]) -> AnyBlock:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the command from the project's folder.") from None
+        raise UserError(
+            f"{path} is missing: give a file that exists, from the project's folder."
+        ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
