@@ -312,7 +312,7 @@ def load_block(path: Path, block: type[AnyBlock]) -> AnyBlock:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: give a file that exists, from the project's folder."
+            f"{path} is missing: run the command from the project's folder, with a file that is there."
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
