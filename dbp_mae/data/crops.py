@@ -69,13 +69,14 @@ class CropBatches(Dataset[Batch]):
         params = self.params
         rng = np.random.default_rng([self.seed, step])
         crops = [
-            mirrored(self._crop(index, rng), self.images.data.upright, rng)
+            mirrored(self._crop(index, rng), self.images.data.upright, rng).transpose(2, 0, 1)
             for index in self._image_indices(step)
             for _ in range(params.crops_per_image)
         ]
         patches = (params.crop // params.patch) ** 2
         noise = rng.random((params.batch, patches), dtype=np.float32)
-        pixels = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+        pixels = np.empty((params.batch, *crops[0].shape), np.uint8)
+        np.stack(crops, out=pixels)  # without `out` channels would be last in memory
         return torch.from_numpy(pixels), torch.from_numpy(noise)
 
     def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
