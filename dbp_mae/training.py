@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dbp_mae.checkpoint import Checkpoint, not_finite
 from dbp_mae.errors import UserError
+from dbp_mae.memory import keep_freed_memory
 from dbp_mae.params import Precision
 from dbp_mae.precision import resolve
 from dbp_mae.schedule import warmup_cosine
@@ -45,7 +46,7 @@ class LoopParams(Protocol):
 
 
 def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
-    """Return Fabric on the best device, with the parameters' precision, all seeds set.
+    """Return Fabric on the best device, with the parameters' precision, all seeds set, memory kept.
 
     With more than one device, `launch` runs a function on each, in processes of their own. Buffers
     are not copied from the first to the others: what is in them differs before it is reduced.
@@ -53,6 +54,7 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
     Raises:
         UserError: the machine has fewer devices.
     """
+    keep_freed_memory()
     ddp = DDPStrategy(start_method="spawn", broadcast_buffers=False)
     try:
         fabric = Fabric(
