@@ -53,13 +53,9 @@ def _muon(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:
             f"pretrain.optimizer is muon, which torch {torch.__version__} does not have: use adamw, "
             "or torch 2.9 or later."
         )
-    return torch.optim.Muon(
-        matrices,
-        lr=params.learning_rate,
-        weight_decay=params.weight_decay,
-        momentum=MOMENTUM,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    from dbp_mae.pretraining.muon import BatchedMuon  # its base class may be missing
+
+    return BatchedMuon(matrices, params.learning_rate, params.weight_decay, MOMENTUM)
 
 
 def _soap(matrices: list[nn.Parameter], params: PretrainParams) -> Optimizer:

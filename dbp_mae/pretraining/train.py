@@ -1,8 +1,8 @@
 """The pre-training loop: masked autoencoding of crops, with or without decorrelation."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -18,7 +18,7 @@ from dbp_mae.data.images import DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, PretrainParams
-from dbp_mae.pretraining.decorrelation import Decorrelator, check_sample
+from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.pretraining.processes import mean_over_processes
@@ -175,7 +175,7 @@ class Pretraining(Training):
         if not self.decorrelator or self.params.decorrelation.update != "paper":
             return
         for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
-            with self._sampling(part, micro_batch):
+            with self._observed(part, micro_batch):
                 self.plain_model.forward(*micro_batch)  # a call would compile it, for once
         self.decorrelator.check_eps()
 
@@ -200,8 +200,9 @@ class Pretraining(Training):
         for part, micro_batch in self._micro_batches(batch):
             more = len(losses) + 1 < accumulate
             alone = self.fabric.no_backward_sync(self.model, enabled=more)
-            with alone, self._sampling(part, micro_batch):
-                loss: Tensor = self.model(*micro_batch)
+            with alone:
+                with self._observed(part, micro_batch):
+                    loss: Tensor = self.model(*micro_batch)
                 self.fabric.backward(loss / accumulate)
             losses.append(loss.detach())
         return mean_over_processes(torch.stack(losses).mean())
@@ -213,10 +214,16 @@ class Pretraining(Training):
         parts = range(first, first + self.params.accumulate)
         return [(part, (pixels[part], noise[part])) for part in parts]
 
-    def _sampling(self, part: int, batch: Batch) -> AbstractContextManager[None]:
+    @contextmanager
+    def _observed(self, part: int, batch: Batch) -> Iterator[None]:
         if not self.decorrelator:
-            return nullcontext()
-        return self.decorrelator.sampling(self._tokens(len(batch[0])), part)
+            yield
+            return
+        with (
+            self.fabric.autocast(),
+            self.decorrelator.training_pass(self._tokens(len(batch[0])), part),
+        ):
+            yield
 
     def _tokens(self, images: int) -> int:
         """Return the token vectors that the encoder sees of so many images."""

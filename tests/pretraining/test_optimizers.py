@@ -5,6 +5,7 @@ import torch
 from tiny import start, step, tiny_params
 from torch import Tensor
 
+from dbp_mae.pretraining.muon import BatchedMuon
 from dbp_mae.pretraining.optimizers import is_hidden_matrix
 
 
@@ -27,3 +28,27 @@ def test_rest_rate_is_for_what_muon_leaves_to_adamw(optimizer: str, rest: float)
     for name, moved in whole.items():
         factor = 1.0 if is_hidden_matrix(name, torch.nn.Parameter(moved)) else rest
         torch.testing.assert_close(share[name], factor * moved, rtol=1e-3, atol=1e-7)
+
+
+def test_muon_in_batches_is_pytorchs_muon() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 8), (8, 24), (8, 8), (24, 8)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(weight.clone()) for weight in start] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
+    optimizers = [
+        BatchedMuon(ours, **settings),
+        torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **settings),
+    ]
+    for count in range(4):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        if count == 2:
+            ours[2].grad = theirs[2].grad = None
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        moved = (other - before).norm()
+        assert (one - other).norm() < 1e-4 * moved  # bfloat16 in other batches may round otherwise
+    assert optimizers[0].state_dict().keys() == optimizers[1].state_dict().keys()
