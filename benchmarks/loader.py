@@ -54,7 +54,10 @@ def open_images(folder: Path, channels: int, workers: int, keep: bool) -> Decode
         raise UserError(f"{folder} holds no image: PNG, JPEG, TIFF and BMP files are read.")
     data = load_params().data.model_copy(update={"source": folder, "channels": channels})
     frame = pd.DataFrame({"path": [path.relative_to(folder).as_posix() for path in paths]})
-    return DecodedImages(frame, data, workers, budget=MEMORY_BUDGET if keep else 0)
+    images = DecodedImages(frame, data, budget=MEMORY_BUDGET if keep else 0)
+    if workers:
+        images.fill(workers)
+    return images
 
 
 def loading_rate(batches: CropBatches, params: PretrainParams) -> float:

@@ -3,6 +3,7 @@
 The variants of one seed take turns on the device, so that whatever slows the machine slows all of them.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -28,7 +29,6 @@ from dbp_mae.comparison.results import (
 )
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.comparison.tuning import best_rate, next_rate
-from dbp_mae.data.images import DecodedImages
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
@@ -76,10 +76,9 @@ class _Comparison:
         self.recipes = plan.recipes(self.params.finetune)
         if self.recipes:
             _check_finetuning(subject.frame)
-        workers = self.params.pretrain.workers
-        self.images = PretrainingImages.of(subject.frame, params.data, workers)
-        _decode(self.images.training)
-        _decode(self.images.validation)
+        self.images = PretrainingImages.of(subject.frame, params.data)
+        for images in (self.images.training, self.images.validation):
+            images.fill(os.cpu_count() or 1)  # else the first variant would do it for the others
         self.energy = EnergyMeter.of_this_machine()
         self.conditions = Conditions(environment=environment(), code=code_sha256())
         self.constant_loss = create_run(self.images, self._first_settings()).constant_loss()
@@ -272,14 +271,6 @@ def _check_finetuning(frame: pd.DataFrame) -> None:
             f"Fine-tuning needs labelled images in every split, and none is in {', '.join(bare)}: label "
             "parts of at least three groups, or set finetune to null in the comparison's file."
         )
-
-
-def _decode(images: DecodedImages) -> None:
-    """Decode all images that are kept in memory: else the first variant would do it for the others."""
-    for index in range(len(images)):
-        images[index]
-        if index not in images.kept:
-            return
 
 
 def _make_room_for_compiled(runs: int) -> None:

@@ -1,6 +1,7 @@
 """Decoded images and masks of a manifest, kept in memory as far as a budget reaches."""
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from dbp_mae.inspection.images import ImageError, read_image
 from dbp_mae.params import DataParams
 
 MEMORY_BUDGET = 4 * 2**30
-"""Bytes of decoded images that the processes of a loader keep together; the rest is decoded at each use."""
+"""Bytes of decoded images that a training keeps; the rest is decoded at each use."""
 MASK_BUDGET = MEMORY_BUDGET // 4
 """The same of decoded masks."""
 
@@ -29,17 +30,16 @@ class DataFileError(UserError):
 
 
 class Decoded(ABC):
-    """Arrays that are decoded at first use.
+    """Arrays that are decoded at first use, or before.
 
     Args:
         paths: of the files.
-        workers: processes that load them; each keeps arrays of its own.
-        budget: bytes that these processes keep together.
+        budget: bytes of arrays that are kept.
     """
 
-    def __init__(self, paths: np.ndarray, workers: int, budget: int) -> None:
+    def __init__(self, paths: np.ndarray, budget: int) -> None:
         self.paths = paths  # as text: a million Path objects would take 1 GB
-        self.budget = budget // max(1, workers)
+        self.budget = budget
         self.kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -49,10 +49,26 @@ class Decoded(ABC):
         if index in self.kept:
             return self.kept[index]
         array = self.decode(index)
-        if array.nbytes <= self.budget:
+        self._keep(index, array)
+        return array
+
+    def fill(self, threads: int) -> None:
+        """Decode what the budget has room for; processes forked later share it, and keep no more."""
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(self), threads):
+                some = range(start, min(start + threads, len(self)))
+                arrays = list(pool.map(self.decode, some))
+                if not all(map(self._keep, some, arrays)):
+                    break
+        self.budget = 0
+
+    def _keep(self, index: int, array: np.ndarray) -> bool:
+        """Keep an array if there is room; return whether there was."""
+        fits = array.nbytes <= self.budget
+        if fits:
             self.kept[index] = array
             self.budget -= array.nbytes
-        return array
+        return fits
 
     @abstractmethod
     def decode(self, index: int) -> np.ndarray:
@@ -66,14 +82,8 @@ class DecodedImages(Decoded):
         DataFileError: at use, an image is missing or broken.
     """
 
-    def __init__(
-        self,
-        frame: pd.DataFrame,
-        data: DataParams,
-        workers: int = 0,
-        budget: int = MEMORY_BUDGET,
-    ) -> None:
-        super().__init__(frame["path"].array, workers, budget)
+    def __init__(self, frame: pd.DataFrame, data: DataParams, budget: int = MEMORY_BUDGET) -> None:
+        super().__init__(frame["path"].array, budget)
         self.data = data
 
     def decode(self, index: int) -> np.ndarray:
@@ -95,10 +105,8 @@ class DecodedMasks(Decoded):
         DataFileError: at use, a mask is missing or broken.
     """
 
-    def __init__(
-        self, frame: pd.DataFrame, folder: Path, workers: int = 0, budget: int = MASK_BUDGET
-    ) -> None:
-        super().__init__(frame["mask_path"].array, workers, budget)
+    def __init__(self, frame: pd.DataFrame, folder: Path, budget: int = MASK_BUDGET) -> None:
+        super().__init__(frame["mask_path"].array, budget)
         self.folder = folder
 
     def decode(self, index: int) -> np.ndarray:

@@ -21,12 +21,10 @@ TileBatch = tuple[Tensor, Tensor]
 class LabelledImages:
     """The labelled images of a manifest's rows with their index masks (uint8, H W)."""
 
-    def __init__(
-        self, frame: pd.DataFrame, data: DataParams, folder: Path, workers: int = 0
-    ) -> None:
+    def __init__(self, frame: pd.DataFrame, data: DataParams, folder: Path) -> None:
         rows = frame[frame["label_state"] == "labelled"]
-        self.images = DecodedImages(rows, data, workers)
-        self.masks = DecodedMasks(rows, folder, workers)
+        self.images = DecodedImages(rows, data)
+        self.masks = DecodedMasks(rows, folder)
         pixels = np.stack(rows["pixels"].to_list()) if len(rows) else np.zeros((0, 1))
         self.present = pixels[:, 1:] > 0  # image, class
 
@@ -35,6 +33,11 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return self.images[index], self.masks[index]
+
+    def fill(self, threads: int) -> None:
+        """Decode now what is kept; processes forked later share it."""
+        self.images.fill(threads)
+        self.masks.fill(threads)
 
 
 class TileBatches(Dataset[TileBatch]):

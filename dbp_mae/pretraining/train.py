@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.crops import Batch, CropBatches
-from dbp_mae.data.images import DecodedImages, pooled_statistics
+from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, PretrainParams
@@ -57,11 +57,13 @@ def pretrain(
     Raises:
         UserError: a split is empty, a setting is out of range, or (DivergedError) the training diverges.
     """
-    images = PretrainingImages.of(frame, data, max(1, params.workers) * params.devices)
+    images = PretrainingImages.of(frame, data, params.devices)
     if params.devices > 1:
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
         if error := create_fabric(params, params.devices).launch(train):
             raise error
+    elif params.workers:
+        images.training.fill(params.workers)
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
     run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
@@ -81,14 +83,14 @@ class PretrainingImages:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, data: DataParams, workers: int) -> Self:
-        """Take the splits train and val of `frame`, train for so many loading processes.
+    def of(cls, frame: pd.DataFrame, data: DataParams, devices: int = 1) -> Self:
+        """Take the splits train and val of `frame`; each device's process keeps images of its own.
 
         Raises:
             UserError: one of them is empty.
         """
-        training = _images(frame, data, "train", workers)
-        validation = _images(frame, data, "val", workers=0)
+        training = _images(frame, data, "train", devices)
+        validation = _images(frame, data, "val", devices)
         mean, std = pooled_statistics(frame[frame["split"] == "train"])
         return cls(training, validation, data.channels, mean, std)
 
@@ -113,6 +115,8 @@ def _train_in_process(
 ) -> UserError | None:
     """Train in one of several processes; hand a user's error back, which would lose its type."""
     try:
+        if params.workers:
+            images.training.fill(params.workers)
         _train(fabric, images, params, checkpoint, lambda: None)
     except UserError as error:
         return error
@@ -281,13 +285,13 @@ def validation_batch(images: DecodedImages, params: PretrainParams) -> Batch:
     return CropBatches(images, fixed, seed=0)[0]
 
 
-def _images(frame: pd.DataFrame, data: DataParams, split: str, workers: int) -> DecodedImages:
+def _images(frame: pd.DataFrame, data: DataParams, split: str, devices: int) -> DecodedImages:
     rows = frame[frame["split"] == split]
     if rows.empty:
         raise UserError(
             f"No image is in the split {split}: see data/quarantine.csv, or give it a larger share."
         )
-    return DecodedImages(rows, data, workers)
+    return DecodedImages(rows, data, MEMORY_BUDGET // devices)
 
 
 def summarize(result: Pretrained, params: PretrainParams, images: int) -> dict[str, Any]:

@@ -67,9 +67,11 @@ def finetune(
     """
     fabric = create_fabric(params)
     training, validation = (
-        LabelledImages(_labelled(frame, split), data, folder, params.workers)
-        for split in ("train", "val")
+        LabelledImages(_labelled(frame, split), data, folder) for split in ("train", "val")
     )
+    if params.workers:
+        training.fill(params.workers)
+        validation.fill(params.workers)
     held_out = ValidationTiles(validation, params.tile)
     run = Finetuning(fabric, data.classes, params, spec, weights, held_out)
     run.run(TileBatches(training, params), checkpoint, on_checkpoint)

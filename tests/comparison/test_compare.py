@@ -65,7 +65,7 @@ def subject(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Subject
 
 @pytest.fixture(scope="module")
 def images(subject: Subject, params: Params) -> PretrainingImages:
-    return PretrainingImages.of(subject.frame, params.data, workers=0)
+    return PretrainingImages.of(subject.frame, params.data)
 
 
 def plan(**changes: Any) -> Plan:

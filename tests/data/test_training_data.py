@@ -135,9 +135,19 @@ def test_batches_are_cut_as_the_parameters_say(
     assert (pixels > 45).flatten(1).any(1).all(), "the bar is in every whole image"
 
 
-def test_workers_share_the_budget(labelled: tuple[pd.DataFrame, DataParams, Path]) -> None:
+@pytest.mark.parametrize(
+    ("budget", "kept"), [(10 * SIDE * SIDE, {0, 1, 2, 3, 4}), (SIDE * SIDE, {0}), (0, set())]
+)
+def test_what_is_decoded_before_is_shared_and_no_more_is_kept(
+    labelled: tuple[pd.DataFrame, DataParams, Path], budget: int, kept: set[int]
+) -> None:
     frame, data, _ = labelled
-    assert DecodedImages(frame, data, workers=4, budget=400).budget == 100
+    images, lazy = DecodedImages(frame, data, budget), DecodedImages(frame, data)
+    images.fill(threads=2)
+    assert set(images.kept) == kept
+    for index in range(len(images)):
+        np.testing.assert_array_equal(images[index], lazy[index])
+    assert set(images.kept) == kept
 
 
 def test_images_beyond_the_budget_are_read_again(
