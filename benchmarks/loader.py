@@ -55,7 +55,7 @@ def open_images(folder: Path, channels: int, workers: int, keep: bool) -> Decode
     data = load_params().data.model_copy(update={"source": folder, "channels": channels})
     frame = pd.DataFrame({"path": [path.relative_to(folder).as_posix() for path in paths]})
     images = DecodedImages(frame, data, budget=MEMORY_BUDGET if keep else 0)
-    if workers:
+    if keep and workers:
         images.fill(workers)
     return images
 

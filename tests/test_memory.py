@@ -7,19 +7,25 @@ import sys
 import pytest
 
 SCRIPT = """
-import resource, sys
-import torch
+import ctypes, resource, sys
 from dbp_mae.memory import keep_freed_memory
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+SIZE = 20_000_000
+
+def step():
+    blocks = [libc.malloc(SIZE) for _ in range(3)]
+    for block in blocks:
+        libc.memset(block, 1, SIZE)
+    for block in blocks:
+        libc.free(block)
 
 if sys.argv[1] == "kept":
     keep_freed_memory()
-torch.set_num_threads(1)
-layer = torch.nn.Conv2d(8, 8, 3, padding=1)
-images = torch.randn(4, 8, 256, 256)
-
-def step():
-    layer(layer(images).relu()).sum().backward()
-
 for _ in range(3):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -12,7 +12,7 @@ from dbp_mae.inspection.images import ImageError, read_image
 from dbp_mae.params import DataParams
 
 MEMORY_BUDGET = 4 * 2**30
-"""Bytes of decoded images that a training keeps; the rest is decoded at each use."""
+"""Bytes of decoded images of a split that are kept; the rest is decoded at each use."""
 MASK_BUDGET = MEMORY_BUDGET // 4
 """The same of decoded masks."""
 

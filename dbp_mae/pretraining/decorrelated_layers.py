@@ -2,11 +2,11 @@
 
 R is a parametrization of the layer's weight, A = W R, so one small product a step replaces one a
 token, the model stays a plain timm ViT, and PyTorch's own call folds R away. A GPU waits for the
-kernels of a ViT-B to be launched: so what needs be done for each layer is done for all at once.
+kernels of a ViT-B to be launched: so what needs be done for each layer is done for all at once. (The
+gradients of all W of a shape come at once, too: several GPUs reduce them after the backward pass.)
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -96,22 +96,21 @@ class LayerGroup:
         for parametrization in self.parametrizations:
             parametrization.product = parametrization.inputs = None
 
-    @torch.no_grad()
-    def observe(self) -> bool:
-        """Add the second moments of z = R x for the layers' last inputs, in the format of R.
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The samples, (k, d), of the layers that saw any in the last pass."""
+        samples = [parametrization.inputs for parametrization in self.parametrizations]
+        return [sample for sample in samples if sample is not None]
 
-        Returns whether the layers have seen any.
-        """
-        inputs = [parametrization.inputs for parametrization in self.parametrizations]
-        seen = [sample for sample in inputs if sample is not None]
-        if len(seen) < len(inputs):
-            return False
-        with torch.autocast(seen[0].device.type, enabled=False):
+    @torch.no_grad()
+    def observe(self) -> None:
+        """Add the second moments of z = R x for the layers' last inputs, in the format of R."""
+        inputs = torch.stack(self.inputs)  # l k d
+        with torch.autocast(inputs.device.type, enabled=False):
             matrices = torch.stack(self.decorrelators)  # l n b b
-            states = split_blocks(torch.stack(seen).to(matrices.dtype), matrices.shape[1])
+            states = split_blocks(inputs.to(matrices.dtype), matrices.shape[1])
             moments = gram(states @ matrices.mT)
         self.moments = moments if self.moments is None else self.moments + moments
-        return True
 
     def take_moments(self, passes: int) -> Tensor:
         """Return G, the mean of so many passes and of all processes, and start again from none."""
@@ -139,13 +138,6 @@ class LayerGroup:
         """Move W to W (I + eps M): the R step then leaves W R as it was to second order in eps."""
         changes = multiply_blocks(torch.stack(self.weights), steps)
         torch._foreach_add_(self.weights, list(changes.unbind()))
-
-
-def fold(layers: Iterable[nn.Linear]) -> None:
-    """Make every weight W R, and the layers plain again."""
-    for layer in layers:
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-        layer._forward_pre_hooks.clear()
 
 
 def _parametrized(layer: nn.Linear) -> parametrize.ParametrizationList:

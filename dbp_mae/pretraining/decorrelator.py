@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import DecorrelationParams
-from dbp_mae.pretraining.decorrelated_layers import LayerGroup, fold, parametrization_of
+from dbp_mae.pretraining.decorrelated_layers import LayerGroup, parametrization_of
 from dbp_mae.pretraining.decorrelation import residual
 
 
@@ -47,14 +48,13 @@ class Decorrelator:
             tokens: token vectors of the pass, B*L.
             part: which pass of the step this is, counted over all processes.
         """
-        if self._due():
-            self.sample = self._draw(tokens, part)
-        for group in self.groups:
-            group.multiply()
         try:
+            if self._due():
+                self.sample = self._draw(tokens, part)
+            for group in self.groups:
+                group.multiply()
             yield
-            seen = [group.observe() for group in self.groups]
-            self.passes += all(seen)
+            self._observe()
         finally:
             self.sample = None
             for group in self.groups:
@@ -64,7 +64,7 @@ class Decorrelator:
         """Move every R by eps * `scale`, on what was observed since the last step, if one is due.
 
         Raises:
-            RuntimeError: no forward pass was observed.
+            RuntimeError: no forward pass was observed in every layer.
         """
         if self._due():
             if not self.passes:
@@ -123,7 +123,16 @@ class Decorrelator:
 
     def fold(self) -> None:
         """Make every weight W R, and the layers plain again."""
-        fold(self.layers.values())
+        for layer in self.layers.values():
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            layer._forward_pre_hooks.clear()
+
+    def _observe(self) -> None:
+        """Add the last pass to the statistics, if a sample went through every layer."""
+        if all(len(group.inputs) == len(group.layers) for group in self.groups):
+            for group in self.groups:
+                group.observe()
+            self.passes += 1
 
     def _due(self) -> bool:
         return self.steps % self.params.every == 0

@@ -179,7 +179,7 @@ class Pretraining(Training):
         if not self.decorrelator or self.params.decorrelation.update != "paper":
             return
         for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
-            with self._observed(part, micro_batch):
+            with self._training_pass(part, micro_batch):
                 self.plain_model.forward(*micro_batch)  # a call would compile it, for once
         self.decorrelator.check_eps()
 
@@ -205,7 +205,7 @@ class Pretraining(Training):
             more = len(losses) + 1 < accumulate
             alone = self.fabric.no_backward_sync(self.model, enabled=more)
             with alone:
-                with self._observed(part, micro_batch):
+                with self._training_pass(part, micro_batch):
                     loss: Tensor = self.model(*micro_batch)
                 self.fabric.backward(loss / accumulate)
             losses.append(loss.detach())
@@ -219,7 +219,8 @@ class Pretraining(Training):
         return [(part, (pixels[part], noise[part])) for part in parts]
 
     @contextmanager
-    def _observed(self, part: int, batch: Batch) -> Iterator[None]:
+    def _training_pass(self, part: int, batch: Batch) -> Iterator[None]:
+        """Decorrelate the forward pass in this block; W R has the format that the tokens will have."""
         if not self.decorrelator:
             yield
             return

@@ -266,7 +266,7 @@ def test_the_sampled_tokens_alone_are_observed() -> None:
     torch.testing.assert_close(matrix(encoder.fc1).double(), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_updates_every_nth_step_and_not_outside_sampling() -> None:
+def test_updates_every_nth_step_and_not_outside_a_training_pass() -> None:
     encoder, decorrelator = decorrelated(every=2)
     tokens = correlated_tokens(50, 12)
     changed = []
@@ -275,6 +275,10 @@ def test_updates_every_nth_step_and_not_outside_sampling() -> None:
         observe(encoder, decorrelator, tokens)
         decorrelator.step()
         encoder(tokens)  # validation
+        for layer in (encoder.fc1, encoder.fc2):
+            parametrization = layer.parametrizations["weight"][0]
+            assert parametrization.inputs is None
+            assert parametrization.product is None
         changed.append(not torch.equal(before, matrix(encoder.fc1)))
     assert changed == [True, False, True, False]
 
@@ -282,6 +286,19 @@ def test_updates_every_nth_step_and_not_outside_sampling() -> None:
 def test_step_without_observation_is_refused() -> None:
     encoder, decorrelator = decorrelated()
     encoder(correlated_tokens(50, 12))
+    with pytest.raises(RuntimeError, match="training_pass"):
+        decorrelator.step()
+
+
+def test_a_pass_that_fails_leaves_nothing_behind() -> None:
+    encoder, decorrelator = decorrelated()
+    tokens = correlated_tokens(30, 12)
+    encoder.fc2.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        observe(encoder, decorrelator, tokens)
+    with torch.no_grad():
+        encoder.fc1.parametrizations["weight"].original.zero_()
+    assert torch.equal(encoder.fc1(tokens), encoder.fc1.bias.expand(1, 30, -1))
     with pytest.raises(RuntimeError, match="training_pass"):
         decorrelator.step()
 
