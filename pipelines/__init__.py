@@ -11,3 +11,6 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     BENTOML_DO_NOT_TRACK="True",
 )
+# A thread that waits for another soon gives its core up. By default it turns on the spot for so long that
+# a training beside other work took many times as long (benchmarks/notes.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
