@@ -113,7 +113,8 @@ def _reflect(surface: Surface, light: Light, x: np.ndarray, y: np.ndarray) -> np
     lobe = -0.5 / np.square(surface.spread)
     coaxial = np.exp((np.square(away_x) + np.square(away_y)) * lobe)
 
-    steepness = cv2.magnitude(surface.slope_x, surface.slope_y)
+    # Not cv2.magnitude, which rounds as the arrays happen to lie in memory.
+    steepness = np.sqrt(np.square(surface.slope_x) + np.square(surface.slope_y))
     downhill = surface.slope_x * math.cos(light.azimuth) + surface.slope_y * math.sin(light.azimuth)
     sided = 1 + light.imbalance * downhill / (steepness + 0.05)
     ring = sided * np.exp(np.square(steepness - RING_SLOPE) * lobe * 0.6)
