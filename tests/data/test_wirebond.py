@@ -1,5 +1,6 @@
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -127,6 +128,22 @@ def test_views_share_the_device_but_not_the_pixels(device: Surface) -> None:
         assert (mask == label).sum() == pytest.approx((other_mask == label).sum(), rel=0.12)
     for label in (Label.BALL, Label.WEDGE):
         assert count_objects(mask == label) == count_objects(other_mask == label)
+
+
+def aligned(array: np.ndarray, offset: int) -> np.ndarray:
+    """Return a copy that lies `offset` bytes behind a multiple of 64."""
+    memory = np.empty(array.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+def test_light_does_not_depend_on_where_the_maps_lie(device: Surface) -> None:
+    light = draw_light(np.random.default_rng(0))
+    for offset in (0, 4, 16, 32):
+        moved = replace(device, slope_x=aligned(device.slope_x, offset))
+        assert np.array_equal(illuminate(moved, light), illuminate(device, light))
 
 
 def test_light_changes_the_image_but_not_the_mask(device: Surface) -> None:
