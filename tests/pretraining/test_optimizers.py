@@ -51,8 +51,6 @@ def test_muon_in_batches_is_pytorchs_muon() -> None:
         for optimizer in optimizers:
             optimizer.step()
     for one, other, before in zip(ours, theirs, start, strict=True):
-        moved = (other - before).norm()
-        assert (
-            one - other
-        ).norm() < 1e-2 * moved  # equal here; another bfloat16 unit may round otherwise
+        # Equal here; another processor's bfloat16 may round otherwise.
+        assert (one - other).norm() < 1e-2 * (other - before).norm()
     assert optimizers[0].state_dict().keys() == optimizers[1].state_dict().keys()
