@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from benchmarks import command
 from benchmarks.results_file import write_results
@@ -29,6 +28,8 @@ from dbp_mae import emissions
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.data.ingest import ingest
+from dbp_mae.data.manifest import manifest_from_rows
+from dbp_mae.data.tiles import LabelledImages, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import Params, load_params
 from dbp_mae.segmentation.train import Finetuning
@@ -127,7 +128,7 @@ def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor,
     shape = (batch, channels, tile, tile)
     tiles = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     masks = torch.randint(0, len(classes) + 1, (batch, tile, tile), generator=generator)
-    nothing: Dataset[Any] = Dataset()
+    nothing = ValidationTiles(LabelledImages(manifest_from_rows([]), params.data, Path()), tile)
     training = Finetuning(fabric, classes, params.finetune, spec, None, nothing)
     return training, fabric.to_device((tiles, masks))
 

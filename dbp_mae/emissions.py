@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from codecarbon.output_methods.emissions_data import EmissionsData
 
 _SUMMED = (
+    "runs",
     "seconds",
     "kwh",
     "cpu_kwh",
@@ -50,6 +51,8 @@ class Emissions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    runs: int = 1
+    """More than one where the stage was stopped or killed and went on later."""
     seconds: float
     kwh: float
     cpu_kwh: float

@@ -26,6 +26,8 @@ class Block(BaseModel):
 
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
+_SAID = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+"""What is wrong with a key, by pydantic's type of error, where its own words say it worse."""
 
 
 class DataParams(Block):
@@ -332,7 +334,7 @@ def check_block(raw: Any, block: type[AnyBlock], name: str) -> AnyBlock:
         return block.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_SAID.get(item['type'], item['msg'])}"
             for item in error.errors()
         )
         raise UserError(f"{name} does not fit: {problems}. Correct these keys.") from None

@@ -1,5 +1,6 @@
 """What both trainings share: the loop of steps, its clock and curves, and its resume."""
 
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -10,11 +11,13 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dbp_mae.checkpoint import Checkpoint, not_finite
+from dbp_mae.data.batches import Batches, Pair
 from dbp_mae.errors import UserError
+from dbp_mae.interruption import Interrupted, held_back
 from dbp_mae.memory import keep_freed_memory
 from dbp_mae.params import Precision
 from dbp_mae.precision import resolve
@@ -23,8 +26,6 @@ from dbp_mae.schedule import warmup_cosine
 LOG_EVERY = 10
 """Steps between two looks at the loss; each look waits for the device."""
 CLIP_NORM = 1.0
-
-Pair = tuple[Tensor, Tensor]
 
 
 class DivergedError(UserError):
@@ -113,37 +114,42 @@ class Training(ABC):
         """Go on from what `learnt` returned."""
 
     def run(
-        self, batches: Dataset[Pair], checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
+        self, batches: Batches, checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
     ) -> None:
         """Take the remaining steps; item `step` of `batches` is the batch of that step.
 
         Raises:
             DivergedError: the last state in `checkpoint` is a finite one from before.
+            Interrupted: by SIGINT or SIGTERM, after a step whose state is in `checkpoint`.
         """
         if state := checkpoint.load():
             self.load_state(state)
         params = self.loop
-        loader = self.loader(batches)
-        with tqdm(
-            total=params.steps,
-            initial=self.step,
-            desc=self.name,
-            unit="step",
-            disable=not self.fabric.is_global_zero,
-        ) as progress:
+        pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
+        with self._progress() as progress, held_back(signal.SIGINT, signal.SIGTERM) as asked:
+            loader = self.loader(batches)
             while not self.finished:
-                pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
-                self.advance(loader, self.next_multiple(*pauses))
+                self.advance(loader, self.next_multiple(*pauses), asked)
                 progress.update(self.step - progress.n)
                 progress.set_postfix(self._figures())
+                interrupted = self._agree(asked())
                 if self.finished or self.step % params.validate_every == 0:
                     self.log()
-                if self.finished or self.step % params.checkpoint_every == 0:
+                if interrupted or self.finished or self.step % params.checkpoint_every == 0:
                     self._save(checkpoint)
                     on_checkpoint()
+                if interrupted and not self.finished:
+                    raise Interrupted(
+                        f"{self.name} was stopped after step {self.step} of {params.steps}: the same "
+                        "command goes on from there."
+                    )
 
-    def advance(self, loader: Iterator[Pair], stop: int) -> None:
+    def advance(
+        self, loader: Iterator[Pair], stop: int, asked: Callable[[], bool] = lambda: False
+    ) -> None:
         """Take the steps up to `stop` with the clock running, until the device has done them.
+
+        Fewer, where `asked` says so and no other process has to take the same ones.
 
         Raises:
             DivergedError: the loss or something learnt is no longer finite.
@@ -153,6 +159,8 @@ class Training(ABC):
             batch = next(loader)
             self.waited += time.perf_counter() - clock
             self._train_step(batch)
+            if self.fabric.world_size == 1 and asked():
+                stop = self.step
             if self.step == stop or self.step % LOG_EVERY == 0:
                 self._check_finite()  # waits for the device, whose work the clock would miss else
             self.seconds += time.perf_counter() - clock
@@ -171,8 +179,10 @@ class Training(ABC):
         """The factor on the learning rate at the present step."""
         return warmup_cosine(self.step, self.loop.steps, self.loop.warmup_steps)
 
-    def loader(self, batches: Dataset[Pair]) -> Iterator[Pair]:
+    def loader(self, batches: Batches) -> Iterator[Pair]:
         """Return the batches of the remaining steps, loaded by `workers` processes."""
+        if self.loop.workers and not self.finished:
+            batches.fill(self.loop.workers)
         return iter(
             DataLoader(
                 batches,
@@ -182,6 +192,20 @@ class Training(ABC):
                 pin_memory=torch.cuda.is_available(),
             )
         )
+
+    def _progress(self) -> tqdm:
+        return tqdm(
+            total=self.loop.steps,
+            initial=self.step,
+            desc=self.name,
+            unit="step",
+            disable=not self.fabric.is_global_zero,
+        )
+
+    def _agree(self, asked: bool) -> bool:
+        """Return whether any process was asked to stop."""
+        flag = torch.tensor(float(asked), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(flag, reduce_op="sum"))
 
     def _train_step(self, batch: Pair) -> None:
         self.losses.append(self.optimize(self.fabric.to_device(batch)).detach())

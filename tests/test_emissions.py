@@ -93,6 +93,7 @@ def test_a_killed_run_is_continued(tmp_path: Path) -> None:
         busy(0.3)
     after = meter.emissions
     assert after.seconds >= before.seconds + 0.3
+    assert (before.runs, after.runs) == (1, 2)
     assert after.kwh > before.kwh
     assert after.co2_kg == pytest.approx(after.kwh * after.grid_kg_per_kwh)
 

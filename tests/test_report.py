@@ -298,6 +298,14 @@ def test_an_estimate_is_called_one(run: Run, params: Params) -> None:
     assert "all of that energy is an estimate" in text
 
 
+def test_a_training_of_several_runs_says_so(run: Run, params: Params) -> None:
+    twice = replace(run.trainings["pretrain"], emissions=spent(0.01) + spent(0.02))
+    trainings = {**run.trainings, "pretrain": twice}
+    text = Tags(page(replace(run, trainings=trainings), params, MADE)).text
+    assert "pretrain, 2 runs" in text
+    assert "finetune, " not in text
+
+
 def test_a_pretraining_that_learnt_nothing_is_flagged(run: Run, params: Params) -> None:
     pretrain = run.trainings["pretrain"]
     idle = replace(pretrain, summary={**pretrain.summary, "val_loss": 0.979})

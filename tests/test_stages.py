@@ -9,7 +9,13 @@ import yaml
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Their effect on a stage is in its params; or they have none on what it makes.
-HARMLESS = {"dbp_mae/params.py", "dbp_mae/errors.py", "dbp_mae/files.py", "pipelines/stage.py"}
+HARMLESS = {
+    "dbp_mae/params.py",
+    "dbp_mae/errors.py",
+    "dbp_mae/files.py",
+    "dbp_mae/interruption.py",
+    "pipelines/stage.py",
+}
 
 
 def imported(path: Path) -> set[Path]:

@@ -7,16 +7,16 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.comparison.results import Measurement, Row
+from dbp_mae.data.batches import Batches
 from dbp_mae.encoder import save_encoder
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.files import write_text
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import PretrainingImages, create_run
-from dbp_mae.training import LOG_EVERY, DivergedError, Pair, Training
+from dbp_mae.training import LOG_EVERY, DivergedError, Training
 
 WARM_UP_STEPS = 3
 
@@ -116,7 +116,7 @@ class Contender:
         self.saved = self.training.step
 
 
-def warm_up(training: Training, batches: Dataset[Pair]) -> None:
+def warm_up(training: Training, batches: Batches) -> None:
     """Take a few steps and a validation, and undo them.
 
     So compilation, allocation and the choice of kernels fall before the clock begins; weights,

@@ -6,14 +6,13 @@ So a run that is resumed, or another variant in a comparison, sees the very same
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
+from dbp_mae.data.batches import Batches, Pair, channels_first
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.inspection.tiling import pad_to_tile
 from dbp_mae.params import PretrainParams
 
-Batch = tuple[Tensor, Tensor]
+Batch = Pair
 """Crops, uint8, B C H W; and noise, float32, B N, whose order decides which patches are masked."""
 
 
@@ -54,7 +53,7 @@ def mirrored(crop: np.ndarray, upright: bool, rng: np.random.Generator) -> np.nd
     return crop[:: 1 if upright else down, ::right]
 
 
-class CropBatches(Dataset[Batch]):
+class CropBatches(Batches):
     """Item `step` is the batch of that step; images are visited in a new random order each epoch."""
 
     def __init__(self, images: DecodedImages, params: PretrainParams, seed: int) -> None:
@@ -65,19 +64,20 @@ class CropBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return self.params.steps
 
+    def fill(self, threads: int) -> None:
+        self.images.fill(threads)
+
     def __getitem__(self, step: int) -> Batch:
         params = self.params
         rng = np.random.default_rng([self.seed, step])
         crops = [
-            mirrored(self._crop(index, rng), self.images.data.upright, rng).transpose(2, 0, 1)
+            mirrored(self._crop(index, rng), self.images.data.upright, rng)
             for index in self._image_indices(step)
             for _ in range(params.crops_per_image)
         ]
         patches = (params.crop // params.patch) ** 2
         noise = rng.random((params.batch, patches), dtype=np.float32)
-        pixels = np.empty((params.batch, *crops[0].shape), np.uint8)
-        np.stack(crops, out=pixels)  # without `out` channels would be last in memory
-        return torch.from_numpy(pixels), torch.from_numpy(noise)
+        return channels_first(crops), torch.from_numpy(noise)
 
     def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
         params = self.params

@@ -54,6 +54,8 @@ class Decoded(ABC):
 
     def fill(self, threads: int) -> None:
         """Decode what the budget has room for; processes forked later share it, and keep no more."""
+        if not self.budget:
+            return
         with ThreadPoolExecutor(threads) as pool:
             for start in range(0, len(self), threads):
                 some = range(start, min(start + threads, len(self)))

@@ -1,20 +1,21 @@
 """Labelled tiles for fine-tuning, each batch a pure function of the seed and the step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dbp_mae.data.augmentation import augment, training_augmentation
+from dbp_mae.data.batches import Batches, Pair, channels_first
 from dbp_mae.data.images import DecodedImages, DecodedMasks
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.inspection.tiling import cut_tiles, pad_to_tile
 from dbp_mae.params import DataParams, FinetuneParams
 
-TileBatch = tuple[Tensor, Tensor]
+TileBatch = Pair
 """Tiles, uint8, B C H W; and their masks, int64, B H W."""
 
 
@@ -40,7 +41,7 @@ class LabelledImages:
         self.masks.fill(threads)
 
 
-class TileBatches(Dataset[TileBatch]):
+class TileBatches(Batches):
     """Item `step` is the batch of that step.
 
     A share of the tiles is centred near a pixel of a class drawn evenly from those that occur, so that
@@ -56,12 +57,14 @@ class TileBatches(Dataset[TileBatch]):
     def __len__(self) -> int:
         return self.params.steps
 
+    def fill(self, threads: int) -> None:
+        self.labelled.fill(threads)
+
     def __getitem__(self, step: int) -> TileBatch:
         rng = np.random.default_rng([self.params.seed, step])
         pairs = [self._tile(rng) for _ in range(self.params.batch)]
-        tiles = np.stack([tile for tile, _ in pairs]).transpose(0, 3, 1, 2)
-        masks = np.stack([mask for _, mask in pairs]).astype(np.int64)
-        return torch.from_numpy(np.ascontiguousarray(tiles)), torch.from_numpy(masks)
+        tiles, masks = zip(*pairs, strict=True)
+        return channels_first(tiles), _stacked(masks)
 
     def _tile(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         size = self.params.tile
@@ -103,7 +106,7 @@ def pad_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.pad(mask, edges, constant_values=IGNORED)
 
 
-class ValidationTiles(Dataset[TileBatch]):
+class ValidationTiles(Batches):
     """Item `index` is an image cut into tiles that cover it, as one batch."""
 
     def __init__(self, labelled: LabelledImages, size: int) -> None:
@@ -113,13 +116,19 @@ class ValidationTiles(Dataset[TileBatch]):
     def __len__(self) -> int:
         return len(self.labelled)
 
+    def fill(self, threads: int) -> None:
+        self.labelled.fill(threads)
+
     def __getitem__(self, index: int) -> TileBatch:
         image, mask = self.labelled[index]
         tiles, origins = cut_tiles(image, self.size, overlap=0)
         padded = pad_mask(mask, self.size)
-        masks = np.stack([padded[y : y + self.size, x : x + self.size] for y, x in origins])
-        pixels = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
-        return torch.from_numpy(pixels), torch.from_numpy(masks.astype(np.int64))
+        masks = [padded[y : y + self.size, x : x + self.size] for y, x in origins]
+        return channels_first(tiles), _stacked(masks)
+
+
+def _stacked(masks: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(masks, dtype=np.int64))
 
 
 def sample_tiles(frame: pd.DataFrame, data: DataParams, size: int, count: int = 10) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The pre-training loop: masked autoencoding of crops, with or without decorrelation."""
 
 import math
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
+from dbp_mae.interruption import held_back
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
@@ -60,10 +62,10 @@ def pretrain(
     images = PretrainingImages.of(frame, data, params.devices)
     if params.devices > 1:
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
-        if error := create_fabric(params, params.devices).launch(train):
+        with held_back(signal.SIGINT):  # the processes get it too, and say what came of it
+            error = create_fabric(params, params.devices).launch(train)
+        if error:
             raise error
-    elif params.workers:
-        images.training.fill(params.workers)
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
     run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
@@ -115,8 +117,6 @@ def _train_in_process(
 ) -> UserError | None:
     """Train in one of several processes; hand a user's error back, which would lose its type."""
     try:
-        if params.workers:
-            images.training.fill(params.workers)
         _train(fabric, images, params, checkpoint, lambda: None)
     except UserError as error:
         return error

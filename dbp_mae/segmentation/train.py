@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from timm.layers import set_fused_attn, use_fused_attn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, ValidationTiles
@@ -69,9 +69,6 @@ def finetune(
     training, validation = (
         LabelledImages(_labelled(frame, split), data, folder) for split in ("train", "val")
     )
-    if params.workers:
-        training.fill(params.workers)
-        validation.fill(params.workers)
     held_out = ValidationTiles(validation, params.tile)
     run = Finetuning(fabric, data.classes, params, spec, weights, held_out)
     run.run(TileBatches(training, params), checkpoint, on_checkpoint)
@@ -81,7 +78,6 @@ def finetune(
 class Finetuning(Training):
     """Supervised segmentation of labelled tiles."""
 
-    name = "finetune"
     advice = "lower finetune.learning_rate"
 
     def __init__(
@@ -91,9 +87,10 @@ class Finetuning(Training):
         params: FinetuneParams,
         spec: EncoderSpec,
         weights: dict[str, Tensor] | None,
-        held_out: Dataset[TileBatch],
+        held_out: ValidationTiles,
     ) -> None:
         super().__init__(fabric, params)
+        self.name = "finetune" if weights else "scratch"
         self.params, self.classes, self.held_out = params, classes, held_out
         # A CPU's fused attention has a slow backward pass in bf16.
         with _attention(fused=fabric.device.type != "cpu"):
@@ -125,6 +122,8 @@ class Finetuning(Training):
     def validate(self) -> dict[str, float]:
         """Return val_miou, and keep the weights if they are the best so far."""
         self.model.eval()
+        if self.params.workers:
+            self.held_out.fill(self.params.workers)
         loader = DataLoader(self.held_out, batch_size=None, num_workers=self.params.workers)
         confusion = np.sum([self._confusion(batch) for batch in loader], axis=0)
         columns = {"val_miou": float(mean_iou(confusion))}

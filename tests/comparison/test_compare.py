@@ -327,12 +327,12 @@ def test_the_command_writes_page_and_figures(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"baselin": "plain"}, "baselin: Extra inputs"),
+        ({"baselin": "plain"}, "baselin: there is no such key"),
         ({"baseline": "nobody"}, "'nobody', which is not among variants"),
         ({"seeds": [0, 1]}, "measure with other seeds"),
         ({"seeds": []}, "seeds"),
         ({"pretrain": {"learning_rate": 1.0}}, "set by the comparison"),
-        ({"pretrain": {"step": 5}}, "step: Extra inputs"),
+        ({"pretrain": {"step": 5}}, "step: there is no such key"),
         ({"finetune": {"seeds": [0], "finetune": {"tile": 33}}}, "multiple of pretrain.patch"),
         ({"baseline": "preserving"}, "baseline 'preserving' is decorrelated"),
         ({"variants": {"plain": {"learning_rates": [0.1], "pretrain": {"crop": 32}},

@@ -1,6 +1,7 @@
 """The pre-training loop: it learns, resumes to the bit, and leaves a plain timm model."""
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ from default_params import default_params
 from safetensors import safe_open
 
 from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.data.crops import Batch
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, save_encoder
 from dbp_mae.errors import UserError
+from dbp_mae.interruption import Interrupted
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 from dbp_mae.pretraining.pictures import draw_reconstructions
-from dbp_mae.pretraining.train import Pretrained, pretrain, summarize
+from dbp_mae.pretraining.train import Pretrained, Pretraining, pretrain, summarize
 
 SMALL = {
     "steps": 20,
@@ -94,6 +97,27 @@ def test_resume_is_bit_identical(
     resumed = run(frame, data, params, tmp_path / "killed")
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    deterministic = ["step", "train_loss", "val_loss", "learning_rate"]
+    pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
+
+
+def test_a_termination_keeps_the_step_it_came_in(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(frame, data, settings(), tmp_path / "whole")
+
+    def optimize_and_be_asked_to_stop(training: Pretraining, batch: Batch) -> torch.Tensor:
+        loss = optimize(training, batch)
+        if training.step == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return loss
+
+    optimize = Pretraining.optimize
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, "optimize", optimize_and_be_asked_to_stop)
+        with pytest.raises(Interrupted, match="pretrain was stopped after step 13 of 20"):
+            run(frame, data, settings(), tmp_path / "stopped")
+    resumed = run(frame, data, settings(), tmp_path / "stopped")
     deterministic = ["step", "train_loss", "val_loss", "learning_rate"]
     pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
 

@@ -1,0 +1,31 @@
+"""What a training takes: batches by their number, whose images may be decoded beforehand."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Batches(Dataset[Pair], ABC):
+    """Item `index` is a batch, always the same one."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    @abstractmethod
+    def fill(self, threads: int) -> None:
+        """Decode now the images that memory has room for; processes forked later share them."""
+
+
+def channels_first(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+    """Return images of one size, H W C, as one tensor, B C H W, with a single copy."""
+    height, width, channels = images[0].shape
+    stacked = np.empty((len(images), channels, height, width), images[0].dtype)
+    np.stack([image.transpose(2, 0, 1) for image in images], out=stacked)
+    return torch.from_numpy(stacked)

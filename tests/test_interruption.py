@@ -1,0 +1,77 @@
+"""A first signal is held back until the work at hand is done; a second one is not."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from dbp_mae.interruption import held_back
+
+
+def test_first_signal_is_noted_and_the_second_acts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with held_back(signal.SIGINT, signal.SIGTERM) as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_not_held_back_acts_at_once() -> None:
+    with held_back(signal.SIGTERM) as asked:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not asked()
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with held_back(signal.SIGINT) as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_may_use_it() -> None:
+    answers: list[bool] = []
+
+    def work() -> None:
+        with held_back(signal.SIGINT) as asked:
+            answers.append(asked())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert answers == [False]
+
+
+@pytest.mark.parametrize(
+    ("raised", "printed"),
+    [
+        ("Interrupted('after step 3.')", "stopped: after step 3.\n"),
+        (
+            "KeyboardInterrupt",
+            "stopped: the same command goes on from what was kept last.\n",
+        ),
+        ("UserError('No image.')", "error: No image.\n"),
+    ],
+)
+def test_a_stage_ends_with_one_sentence(raised: str, printed: str) -> None:
+    program = f"""
+from dbp_mae.errors import UserError
+from dbp_mae.interruption import Interrupted
+from pipelines.stage import run
+
+def stage(params):
+    raise {raised}
+
+run(stage)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (1, printed)
