@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from default_params import default_params
+
+from dbp_mae.errors import UserError
+from pipelines.stages import render
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -66,3 +70,11 @@ def test_the_control_is_made_again_whenever_the_fine_tuning_is() -> None:
     assert shared <= set(STAGES["scratch"]["params"])
     code = {dep for dep in STAGES["finetune"]["deps"] if not dep.startswith("models/")}
     assert code <= set(STAGES["scratch"]["deps"])
+
+
+@pytest.mark.parametrize("key", ["data", "pretrain"])
+def test_a_missing_source_is_told_before_anything_is_rendered(key: str, tmp_path: Path) -> None:
+    params = default_params()
+    block = getattr(params, key).model_copy(update={"source": tmp_path / "nowhere"})
+    with pytest.raises(UserError, match=rf"{key}\.source is .*nowhere, which is not there"):
+        render.main(params.model_copy(update={key: block}))

@@ -3,13 +3,26 @@
 from pathlib import Path
 
 from dbp_mae.data.wirebond import render_dataset
+from dbp_mae.errors import UserError
 from dbp_mae.params import Params
 from pipelines.stage import run
 
+FOLDER = Path("data/wirebond")
+
 
 def main(params: Params) -> None:
-    """Write data/wirebond."""
-    render_dataset(Path("data/wirebond"), params.render)
+    """Write data/wirebond, which takes a while: not before the sources of the later stages are there.
+
+    Raises:
+        UserError: a source is missing.
+    """
+    for key, source in (("data", params.data.source), ("pretrain", params.pretrain.source)):
+        if source != FOLDER and not source.exists():
+            raise UserError(
+                f"{key}.source is {source}, which is not there: copy the folder there, fetch it with "
+                f"`dvc pull`, or correct {key}.source."
+            )
+    render_dataset(FOLDER, params.render)
 
 
 if __name__ == "__main__":
