@@ -78,6 +78,13 @@ class OperatingPoint:
         labelled_and_reported = self.found.trials + self.found.count + self.false
         return 2 * self.found.count / max(1, labelled_and_reported)
 
+    @property
+    def youden(self) -> float:
+        """Youden's index (Cancer, 1950) of the verdicts: 1 is perfect; 0 is chance, or unknown."""
+        if self.escape.share is None or self.overkill.share is None:
+            return 0.0
+        return 1 - self.escape.share - self.overkill.share
+
 
 def labelled_files(
     frame: pd.DataFrame, split: str, source: Path, masks: Path
@@ -119,15 +126,20 @@ def operating_point(judged: list[Judged], min_score: float, match_iou: float) ->
 
 
 def best_min_score(judged: list[Judged], match_iou: float) -> float | None:
-    """Return the score from which the reported defects have the best F1, the lowest of equals.
+    """Return the score from which objects and verdicts are best together, the lowest of equals.
 
-    F1 is averaged with that of the neighbouring thresholds: on few images a lone peak is chance.
-    None where no labelled defect is found at any, for these images then say nothing of it.
+    F1 of the reported defects and Youden's index of the verdicts are added: by F1 alone a false report on
+    a good image is worth a found defect on one that is rejected anyway. The sum is averaged with that of
+    the neighbouring thresholds: on few images a lone peak is chance. None where no labelled defect is
+    found at any, for these images then say nothing of it.
     """
-    f1 = np.array([operating_point(judged, score, match_iou).f1 for score in THRESHOLDS])
+    points = [operating_point(judged, score, match_iou) for score in THRESHOLDS]
+    if not any(point.found.count for point in points):
+        return None
+    merit = np.array([point.f1 + point.youden for point in points])
     window = np.ones(2 * NEIGHBOURS + 1)
-    smooth = np.convolve(np.pad(f1, NEIGHBOURS, mode="edge"), window, mode="valid")
-    return THRESHOLDS[int(smooth.round(9).argmax())] if f1.any() else None
+    smooth = np.convolve(np.pad(merit, NEIGHBOURS, mode="edge"), window, mode="valid")
+    return THRESHOLDS[int(smooth.round(9).argmax())]
 
 
 def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:

@@ -1,4 +1,4 @@
-"""The threshold that ships: where F1 is high for its neighbours too."""
+"""The threshold that ships: where F1 and Youden's index are high for its neighbours too."""
 
 import numpy as np
 import pytest
@@ -32,6 +32,23 @@ def test_a_lone_peak_is_not_taken_for_the_best() -> None:
     score = best_min_score(judged, match_iou=0.1)
     assert score is not None
     assert 0.6 < score < 0.8
+
+
+def test_verdicts_count_beside_the_objects() -> None:
+    """By F1 alone the defects of the rejected images would outweigh the good ones' false reports."""
+    judged = [image([0.6, 0.65, 0.7, 0.95], []), image([], [0.75])] * 4
+    f1 = [operating_point(judged, score, 0.1).f1 for score in THRESHOLDS]
+    assert THRESHOLDS[int(np.argmax(f1))] < 0.75
+    score = best_min_score(judged, match_iou=0.1)
+    assert score is not None
+    assert 0.75 < score <= 0.95
+
+
+def test_youdens_index_is_that_of_the_verdicts() -> None:
+    judged = [image([0.9], []), image([0.3], []), image([], [0.8]), image([], [])]
+    at = {score: operating_point(judged, score, 0.1).youden for score in (0.0, 0.5, 0.85, 1.0)}
+    assert at == {0.0: 0.5, 0.5: 0.0, 0.85: 0.5, 1.0: 0.0}
+    assert operating_point(judged[:2], 0.0, 0.1).youden == 0.0
 
 
 def test_without_a_found_defect_nothing_is_chosen() -> None:
