@@ -1,6 +1,5 @@
 """What every benchmark does around its measurement."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,15 +7,13 @@ import pandas as pd
 
 from benchmarks.results_file import write_results
 from dbp_mae.environment import environment
-from dbp_mae.errors import UserError
+from pipelines.ending import one_sentence
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark; a user's error ends it with one sentence and exit status 1."""
-    try:
+    """Run a benchmark from the command line."""
+    with one_sentence():
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 def report(name: str, headline: dict[str, float], rows: list[dict[str, Any]]) -> None:

@@ -52,7 +52,7 @@ class Emissions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     runs: int = 1
-    """More than one where the stage was stopped or killed and went on later."""
+    """More than one where a stage was stopped or killed and went on later, and in sums over stages."""
     seconds: float
     kwh: float
     cpu_kwh: float

@@ -1,13 +1,17 @@
 """Ctrl-C and a termination that let the work at hand come to a good end first."""
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from dbp_mae.errors import UserError
+
+STDERR = 2
 
 
 class Interrupted(UserError):
@@ -16,28 +20,34 @@ class Interrupted(UserError):
 
 @contextmanager
 def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
-    """Hold the first of `signals` back in this block; what is yielded tells whether it has come.
+    """Hold the first of each of `signals` back in this block; what is yielded tells whether one came.
 
-    The second one acts as it did before the block, and so does the first in another thread than the main
-    one, where Python handles no signal. One that the process ignores stays ignored.
+    A second one acts as it did before the block. So does the first in another thread than the main one,
+    where Python handles no signal. One that the process ignores stays ignored.
     """
     came: list[int] = []
-    before: dict[signal.Signals, Any] = {}
+    before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        restore()
-
-    def restore() -> None:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        signal.signal(number, before[number])
+        if multiprocessing.parent_process() is None:
+            with suppress(OSError):  # what reads our messages may have ended by the same signal
+                os.write(STDERR, b"\nStopping when the state is kept; once more stops at once.\n")
 
     if threading.current_thread() is threading.main_thread():
-        before = {each: signal.getsignal(each) for each in signals}
-        before = {each: old for each, old in before.items() if old is not signal.SIG_IGN}
+        handlers = {each: signal.getsignal(each) for each in signals}
+        before = {each: old for each, old in handlers.items() if old is not signal.SIG_IGN}
+    try:
         for each in before:
             signal.signal(each, note)
-    try:
         yield lambda: bool(came)
     finally:
-        restore()
+        for each, old in before.items():
+            signal.signal(each, old)
+
+
+def ignore_signals(worker: int) -> None:
+    """Let a process that loads data outlive Ctrl-C and a termination, until its parent ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -11,11 +11,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dbp_mae.checkpoint import Checkpoint, not_finite
-from dbp_mae.data.batches import Batches, Pair
+from dbp_mae.data.batches import Batches, Pair, load
 from dbp_mae.errors import UserError
 from dbp_mae.interruption import Interrupted, held_back
 from dbp_mae.memory import keep_freed_memory
@@ -120,29 +119,31 @@ class Training(ABC):
 
         Raises:
             DivergedError: the last state in `checkpoint` is a finite one from before.
-            Interrupted: by SIGINT or SIGTERM, after a step whose state is in `checkpoint`.
+            Interrupted: by SIGINT or SIGTERM; the state of the last step is in `checkpoint`.
         """
         if state := checkpoint.load():
             self.load_state(state)
         params = self.loop
         pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
+        loader = self.loader(batches)
+        interrupted = False
         with self._progress() as progress, held_back(signal.SIGINT, signal.SIGTERM) as asked:
-            loader = self.loader(batches)
-            while not self.finished:
+            while not (self.finished or interrupted):
                 self.advance(loader, self.next_multiple(*pauses), asked)
-                progress.update(self.step - progress.n)
-                progress.set_postfix(self._figures())
-                interrupted = self._agree(asked())
+                figures = self._figures()
                 if self.finished or self.step % params.validate_every == 0:
                     self.log()
+                interrupted = self._agree(asked())
                 if interrupted or self.finished or self.step % params.checkpoint_every == 0:
                     self._save(checkpoint)
                     on_checkpoint()
-                if interrupted and not self.finished:
-                    raise Interrupted(
-                        f"{self.name} was stopped after step {self.step} of {params.steps}: the same "
-                        "command goes on from there."
-                    )
+                progress.update(self.step - progress.n)
+                progress.set_postfix(figures)
+            if self._agree(interrupted or asked()):
+                raise Interrupted(
+                    f"{self.name} was stopped after step {self.step} of {params.steps}: the same "
+                    "command goes on from there."
+                )
 
     def advance(
         self, loader: Iterator[Pair], stop: int, asked: Callable[[], bool] = lambda: False
@@ -181,17 +182,7 @@ class Training(ABC):
 
     def loader(self, batches: Batches) -> Iterator[Pair]:
         """Return the batches of the remaining steps, loaded by `workers` processes."""
-        if self.loop.workers and not self.finished:
-            batches.fill(self.loop.workers)
-        return iter(
-            DataLoader(
-                batches,
-                batch_size=None,
-                sampler=range(self.step, self.loop.steps),
-                num_workers=self.loop.workers,
-                pin_memory=torch.cuda.is_available(),
-            )
-        )
+        return iter(load(batches, range(self.step, self.loop.steps), self.loop.workers))
 
     def _progress(self) -> tqdm:
         return tqdm(

@@ -9,7 +9,6 @@ them one after another or at once.
 
 import argparse
 import json
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from dbp_mae.comparison.plan import load_plan
 from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.manifest import read_manifest
-from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import load_params
+from pipelines.ending import one_sentence
 
 DEFAULT = Path("conf/comparison/default.yaml")
 MANIFEST = Path("data/validated.parquet")
@@ -55,9 +54,5 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", nargs="?", type=Path, default=DEFAULT, metavar="FILE")
-    try:
+    with one_sentence():
         main(parser.parse_args().file)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted: give the command again to go on.")

@@ -13,6 +13,7 @@ from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, load_params
+from pipelines.ending import one_sentence
 from pipelines.stages.pretrain import MANIFEST, last_state
 
 
@@ -37,7 +38,5 @@ def resume(stopped: Path, params: Params) -> Path:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence():
         resume(Path(sys.argv[1] if len(sys.argv) == 2 else ""), load_params())
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -1,13 +1,13 @@
 """What a run of the pipeline came to, for people: `python -m pipelines.summary`."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dbp_mae.errors import UserError
 from dbp_mae.formatting import duration, energy, mass
+from pipelines.ending import one_sentence
 
 METRICS = Path("reports/metrics.json")
 EMISSIONS = Path("reports/emissions.json")
@@ -78,7 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence():
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")

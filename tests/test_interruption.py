@@ -22,10 +22,19 @@ def test_first_signal_is_noted_and_the_second_acts() -> None:
 
 
 def test_what_is_not_held_back_acts_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with held_back(signal.SIGTERM) as asked:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert not asked()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_signal_is_no_second_one() -> None:
+    with held_back(signal.SIGINT, signal.SIGTERM) as asked:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -57,7 +66,7 @@ def test_another_thread_may_use_it() -> None:
         ("Interrupted('after step 3.')", "stopped: after step 3.\n"),
         (
             "KeyboardInterrupt",
-            "stopped: the same command goes on from what was kept last.\n",
+            "stopped: give the same command again.\n",
         ),
         ("UserError('No image.')", "error: No image.\n"),
     ],

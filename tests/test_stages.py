@@ -18,6 +18,7 @@ HARMLESS = {
     "dbp_mae/errors.py",
     "dbp_mae/files.py",
     "dbp_mae/interruption.py",
+    "pipelines/ending.py",
     "pipelines/stage.py",
 }
 
@@ -73,8 +74,17 @@ def test_the_control_is_made_again_whenever_the_fine_tuning_is() -> None:
 
 
 @pytest.mark.parametrize("key", ["data", "pretrain"])
-def test_a_missing_source_is_told_before_anything_is_rendered(key: str, tmp_path: Path) -> None:
-    params = default_params()
-    block = getattr(params, key).model_copy(update={"source": tmp_path / "nowhere"})
-    with pytest.raises(UserError, match=rf"{key}\.source is .*nowhere, which is not there"):
-        render.main(params.model_copy(update={key: block}))
+def test_a_missing_source_is_told_before_anything_is_rendered(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, source = default_params(), tmp_path / "source"
+    block = getattr(params, key).model_copy(update={"source": source})
+    few = params.render.model_copy(update={"devices": 2, "views": 1, "size": 64})
+    params = params.model_copy(update={key: block, "render": few})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"{key}\.source is .*source, which is not there"):
+        render.main(params)
+    assert not (tmp_path / "data").exists()
+    source.mkdir()
+    render.main(params)
+    assert len(list((tmp_path / "data/wirebond/images").iterdir())) == 2

@@ -1,12 +1,14 @@
 """What a training takes: batches by their number, whose images may be decoded beforehand."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+
+from dbp_mae.interruption import ignore_signals
 
 Pair = tuple[Tensor, Tensor]
 
@@ -21,6 +23,20 @@ class Batches(Dataset[Pair], ABC):
     @abstractmethod
     def fill(self, threads: int) -> None:
         """Decode now the images that memory has room for; processes forked later share them."""
+
+
+def load(batches: Batches, numbers: range, workers: int) -> Iterable[Pair]:
+    """Return the batches of these numbers, loaded by so many processes, or in this one without any."""
+    if workers and numbers:
+        batches.fill(workers)
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_signals,
+    )
 
 
 def channels_first(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:

@@ -58,14 +58,18 @@ def pretrain(
 
     Raises:
         UserError: a split is empty, a setting is out of range, or (DivergedError) the training diverges.
+        Interrupted: by SIGINT or SIGTERM.
     """
     images = PretrainingImages.of(frame, data, params.devices)
     if params.devices > 1:
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
-        with held_back(signal.SIGINT):  # the processes get it too, and say what came of it
+        # Ctrl-C reaches the processes too, which say what came of it; they outlive this one's end.
+        with held_back(signal.SIGINT) as asked:
             error = create_fabric(params, params.devices).launch(train)
         if error:
             raise error
+        if asked():
+            raise KeyboardInterrupt  # which reached this process alone, or after their last step
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
     run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()

@@ -13,9 +13,9 @@ import torch
 from lightning.fabric import Fabric
 from timm.layers import set_fused_attn, use_fused_attn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.data.batches import load
 from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
@@ -64,6 +64,7 @@ def finetune(
 
     Raises:
         UserError: a split has no labelled image, or the loss is no longer finite.
+        Interrupted: by SIGINT or SIGTERM.
     """
     fabric = create_fabric(params)
     training, validation = (
@@ -122,10 +123,8 @@ class Finetuning(Training):
     def validate(self) -> dict[str, float]:
         """Return val_miou, and keep the weights if they are the best so far."""
         self.model.eval()
-        if self.params.workers:
-            self.held_out.fill(self.params.workers)
-        loader = DataLoader(self.held_out, batch_size=None, num_workers=self.params.workers)
-        confusion = np.sum([self._confusion(batch) for batch in loader], axis=0)
+        batches = load(self.held_out, range(len(self.held_out)), self.params.workers)
+        confusion = np.sum([self._confusion(batch) for batch in batches], axis=0)
         columns = {"val_miou": float(mean_iou(confusion))}
         if not self.best or _known(columns["val_miou"]) >= _known(self.best["val_miou"]):
             self.best = {"step": self.step, **columns}

@@ -66,7 +66,7 @@ def run_stage(stage: str) -> State | None:
     try:
         run_dvc("repro", "--single-item", stage)
     except DvcFailed as failure:
-        # How DVC reports a command that ended without a sentence of its own.
+        # How DVC reports a command that ended without a sentence of its own, as one that is killed does.
         interrupted = "failed to run: " in str(failure)
         return Failed(name=INTERRUPTED if interrupted else "Failed", message=str(failure))
     return None

@@ -1,6 +1,7 @@
 """DVC's command line, in a subprocess whose output goes line by line into Prefect's log."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,8 +49,9 @@ def _environment() -> dict[str, str]:
 
 
 def _reason(lines: list[str]) -> str:
-    """Return the error that a stage printed, all its lines, else DVC's own in one line."""
+    """Return what a stage said at its end, all its lines, else DVC's own error in one line."""
     text = "\n".join(lines)
-    own, _, _ = text.partition("\nerror: ")[2].partition("\nERROR: ")
+    said = re.split(r"\n(?:error|stopped): ", text, maxsplit=1)[1:]
+    own, _, _ = "".join(said).partition("\nERROR: ")
     dvcs = text.partition("ERROR: ")[2]
     return own or " ".join(dvcs.split()) or text

@@ -7,22 +7,22 @@ from dbp_mae.errors import UserError
 from dbp_mae.params import Params
 from pipelines.stage import run
 
-FOLDER = Path("data/wirebond")
-
 
 def main(params: Params) -> None:
     """Write data/wirebond, which takes a while: not before the sources of the later stages are there.
 
+    Those in this folder are DVC's to look after.
+
     Raises:
-        UserError: a source is missing.
+        UserError: a source elsewhere is missing.
     """
     for key, source in (("data", params.data.source), ("pretrain", params.pretrain.source)):
-        if source != FOLDER and not source.exists():
+        if source.is_absolute() and not source.exists():
             raise UserError(
-                f"{key}.source is {source}, which is not there: copy the folder there, fetch it with "
-                f"`dvc pull`, or correct {key}.source."
+                f"{key}.source is {source}, which is not there: copy the folder there, or correct "
+                f"{key}.source."
             )
-    render_dataset(FOLDER, params.render)
+    render_dataset(Path("data/wirebond"), params.render)
 
 
 if __name__ == "__main__":

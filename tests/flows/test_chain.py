@@ -72,6 +72,15 @@ def test_a_failed_stages_further_lines_are_kept(workspace: Workspace) -> None:
     assert state.message == f"validate: {complaint}"
 
 
+def test_a_stage_that_was_stopped_says_so_and_is_not_tried_again(workspace: Workspace) -> None:
+    sentence = "pretrain was stopped after step 3 of 9: the same command goes on from there."
+    workspace.write_stages({"pretrain": {"cmd": f"echo 'stopped: {sentence}' >&2; exit 1"}})
+    state = train(return_state=True)
+    assert state.is_failed()
+    assert state.message == f"pretrain: {sentence}"
+    assert workspace.ran() == ["pretrain"]
+
+
 def test_dvcs_own_error_is_the_sentence(workspace: Workspace) -> None:
     workspace.write_stages({"first": STAGES["first"]})
     state = train(return_state=True)

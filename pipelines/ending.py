@@ -1,0 +1,21 @@
+"""How a command of the project ends when a user has to know something: with one sentence."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dbp_mae.errors import UserError
+from dbp_mae.interruption import Interrupted
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Print a user's error, or what an interruption leaves, without a trace; exit with status 1."""
+    try:
+        yield
+    except Interrupted as stop:
+        sys.exit(f"stopped: {stop}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: give the same command again.")
+    except UserError as error:
+        sys.exit(f"error: {error}")
