@@ -47,7 +47,6 @@ def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
             signal.signal(each, old)
 
 
-def ignore_signals(worker: int) -> None:
-    """Let a process that loads data outlive Ctrl-C and a termination, until its parent ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def leave_group(worker: int) -> None:
+    """Let a process that loads data miss what a terminal sends to the group: its parent ends it."""
+    os.setpgrp()

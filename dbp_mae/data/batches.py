@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dbp_mae.interruption import ignore_signals
+from dbp_mae.interruption import leave_group
 
 Pair = tuple[Tensor, Tensor]
 
@@ -35,7 +35,7 @@ def load(batches: Batches, numbers: range, workers: int) -> Iterable[Pair]:
         sampler=numbers,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_signals,
+        worker_init_fn=leave_group,
     )
 
 
