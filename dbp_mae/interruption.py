@@ -12,6 +12,7 @@ from typing import Any
 from dbp_mae.errors import UserError
 
 STDERR = 2
+OTHER = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
 
 
 class Interrupted(UserError):
@@ -24,6 +25,9 @@ def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
 
     A second one acts as it did before the block. So does the first in another thread than the main one,
     where Python handles no signal. One that the process ignores stays ignored.
+
+    Processes that train beside this one are told too, by the other signal: if this one went to the whole
+    group, it is not their second.
     """
     came: list[int] = []
     before: dict[int, Any] = {}
@@ -31,6 +35,9 @@ def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
         signal.signal(number, before[number])
+        for process in multiprocessing.active_children():
+            if process.pid and not process.daemon:
+                os.kill(process.pid, OTHER[signal.Signals(number)])
         if multiprocessing.parent_process() is None:
             with suppress(OSError):  # what reads our messages may have ended by the same signal
                 os.write(STDERR, b"\nStopping when the state is kept; once more stops at once.\n")

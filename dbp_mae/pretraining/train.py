@@ -63,13 +63,10 @@ def pretrain(
     images = PretrainingImages.of(frame, data, params.devices)
     if params.devices > 1:
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
-        # Ctrl-C reaches the processes too, which say what came of it; they outlive this one's end.
-        with held_back(signal.SIGINT) as asked:
+        with held_back(signal.SIGINT, signal.SIGTERM):  # the processes say what came of it
             error = create_fabric(params, params.devices).launch(train)
         if error:
             raise error
-        if asked():
-            raise KeyboardInterrupt  # which reached this process alone, or after their last step
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
     run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
