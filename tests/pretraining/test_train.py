@@ -1,9 +1,13 @@
 """The pre-training loop: it learns, resumes to the bit, and leaves a plain timm model."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +23,11 @@ from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, save_encoder
 from dbp_mae.errors import UserError
+from dbp_mae.interruption import Interrupted
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 from dbp_mae.pretraining.pictures import draw_reconstructions
-from dbp_mae.pretraining.train import Pretrained, pretrain, summarize
+from dbp_mae.pretraining.train import Pretrained, Pretraining, pretrain, summarize
 
 SMALL = {
     "steps": 20,
@@ -75,24 +80,17 @@ def test_learns(trained: Pretrained) -> None:
     assert (trained.curves["data_wait_share"] < 1).all()
 
 
-STOPPED = f"""
-import os, signal, sys
+TRAINING = f"""
+import sys
 from pathlib import Path
 import torch
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.interruption import Interrupted
 from dbp_mae.params import DataParams, PretrainParams
-from dbp_mae.pretraining.train import Pretraining, pretrain
-
-def optimize_and_be_asked_to_stop(training, batch):
-    loss = optimize(training, batch)
-    if training.step == int(sys.argv[3]):
-        os.killpg(0, signal.SIGTERM)
-    return loss
+from dbp_mae.pretraining.train import pretrain
 
 torch.set_num_threads({torch.get_num_threads()})
-optimize, Pretraining.optimize = Pretraining.optimize, optimize_and_be_asked_to_stop
 data = DataParams.model_validate_json(sys.argv[1])
 params = PretrainParams.model_validate_json(sys.argv[2])
 try:
@@ -128,32 +126,66 @@ def test_resume_is_bit_identical(
     pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
 
 
-@pytest.mark.parametrize(("last", "workers"), [(13, 2), (20, 0)])
-def test_a_termination_keeps_the_step_it_came_in(
-    last: int, workers: int, frame: pd.DataFrame, data: DataParams, tmp_path: Path
+@pytest.mark.parametrize(("method", "last"), [("optimize", 13), ("validate", 20)])
+def test_a_signal_keeps_the_step_it_came_in(
+    method: str,
+    last: int,
+    frame: pd.DataFrame,
+    data: DataParams,
+    trained: Pretrained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The signal goes to a process group, so that the processes which load the data get it too."""
-    write_manifest(frame, tmp_path / "frame.parquet")
-    arguments = (data.model_dump_json(), settings(workers=workers).model_dump_json(), str(last - 1))
-    stopped = subprocess.run(
-        [sys.executable, "-c", STOPPED, *arguments],
-        cwd=tmp_path,
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-    )
-    assert stopped.stdout == (
-        f"pretrain was stopped after step {last} of 20: the same command goes on from there.\n"
-    )
-    assert "Traceback" not in stopped.stderr
-    state = Checkpoint(tmp_path / "stopped").load()
+    """A training that was stopped in its last validation is no success either."""
+
+    def interrupted(training: Pretraining, *arguments: Any) -> Any:
+        outcome = undisturbed(training, *arguments)
+        if training.step == (last if method == "validate" else last - 1):
+            signal.raise_signal(signal.SIGINT)
+        return outcome
+
+    undisturbed = getattr(Pretraining, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretraining, method, interrupted)
+        with pytest.raises(Interrupted, match=f"pretrain was stopped after step {last} of 20"):
+            run(frame, data, settings(), tmp_path)
+    state = Checkpoint(tmp_path).load()
     assert state is not None
     assert state["step"] == last
-
-    whole = run(frame, data, settings(), tmp_path / "whole")
-    resumed = run(frame, data, settings(), tmp_path / "stopped")
-    for name, weight in whole.model.state_dict().items():
+    resumed = run(frame, data, settings(), tmp_path)
+    for name, weight in trained.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would need two GPUs")
+@pytest.mark.parametrize(("devices", "workers"), [(1, 2), (2, 1)])
+def test_a_termination_of_the_process_group_loses_no_step(
+    devices: int, workers: int, frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    write_manifest(frame, tmp_path / "frame.parquet")
+    params = settings(steps=2000, devices=devices, workers=workers)
+    arguments = (data.model_dump_json(), params.model_dump_json())
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING, *arguments],
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while " 20/2000 " not in process.stderr.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGTERM)
+        assert "Traceback" not in process.stderr.read()
+        said = re.fullmatch(
+            r"pretrain was stopped after step (\d+) of 2000: .*\n", process.stdout.read()
+        )
+    state = Checkpoint(tmp_path / "stopped").load()
+    assert said is not None
+    assert state is not None
+    assert state["step"] == int(said[1])
 
 
 def test_eps_is_checked_before_the_first_step_alone(
