@@ -141,7 +141,7 @@ def test_a_signal_keeps_the_step_it_came_in(
     def interrupted(training: Pretraining, *arguments: Any) -> Any:
         outcome = undisturbed(training, *arguments)
         if training.step == (last if method == "validate" else last - 1):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         return outcome
 
     undisturbed = getattr(Pretraining, method)
