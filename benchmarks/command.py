@@ -7,12 +7,12 @@ import pandas as pd
 
 from benchmarks.results_file import write_results
 from dbp_mae.environment import environment
-from pipelines.ending import one_sentence
+from pipelines.ending import plain_ending
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a benchmark from the command line."""
-    with one_sentence():
+    with plain_ending():
         main()
 
 

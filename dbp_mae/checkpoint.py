@@ -3,11 +3,13 @@
 import hashlib
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from dbp_mae.encoder import EncoderSpec
@@ -47,6 +49,26 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "last.pt"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder in this block; wait, with a line, for a process that holds it.
+
+        One may: what is stopped takes its time, and ending `make` or `dvc` alone leaves their child.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder.with_name(f"{self.folder.name}.lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(
+                "Another process is still at this training: waiting until it has ended.", flush=True
+            )
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, tensors and plain values, in place of the last one."""

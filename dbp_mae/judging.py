@@ -126,7 +126,7 @@ def operating_point(judged: list[Judged], min_score: float, match_iou: float) ->
 
 
 def best_min_score(judged: list[Judged], match_iou: float) -> float | None:
-    """Return the score from which objects and verdicts are best together, the lowest of equals.
+    """Return the score from which objects and verdicts are best together, the middle of equals.
 
     F1 of the reported defects and Youden's index of the verdicts are added: by F1 alone a false report on
     a good image is worth a found defect on one that is rejected anyway. The sum is averaged with that of
@@ -138,8 +138,10 @@ def best_min_score(judged: list[Judged], match_iou: float) -> float | None:
         return None
     merit = np.array([point.f1 + point.youden for point in points])
     window = np.ones(2 * NEIGHBOURS + 1)
-    smooth = np.convolve(np.pad(merit, NEIGHBOURS, mode="edge"), window, mode="valid")
-    return THRESHOLDS[int(smooth.round(9).argmax())]
+    smooth = np.convolve(np.pad(merit, NEIGHBOURS, mode="edge"), window, mode="valid").round(9)
+    first = int(smooth.argmax())
+    equals = int(np.argmin(np.append(smooth[first:] == smooth[first], False)))
+    return THRESHOLDS[first + (equals - 1) // 2]
 
 
 def _judge(segmenter: Segmenter, path: Path, mask_path: Path) -> Judged:

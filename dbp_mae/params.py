@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from dbp_mae.errors import UserError
 
@@ -26,8 +27,8 @@ class Block(BaseModel):
 
 
 AnyBlock = TypeVar("AnyBlock", bound=Block)
-_SAID = {"extra_forbidden": "there is no such key", "missing": "is missing"}
-"""What is wrong with a key, by pydantic's type of error, where its own words say it worse."""
+UNNAMED = "???"
+"""How OmegaConf writes a value that conf/ leaves to the recipe."""
 
 
 class DataParams(Block):
@@ -334,7 +335,15 @@ def check_block(raw: Any, block: type[AnyBlock], name: str) -> AnyBlock:
         return block.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_SAID.get(item['type'], item['msg'])}"
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_said(item)}"
             for item in error.errors()
         )
         raise UserError(f"{name} does not fit: {problems}. Correct these keys.") from None
+
+
+def _said(problem: ErrorDetails) -> str:
+    """Return what is wrong with a key, in our words where pydantic's say it worse."""
+    if problem["input"] == UNNAMED:
+        return "is missing: name it in the recipe"
+    words = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+    return words.get(problem["type"], problem["msg"])

@@ -21,7 +21,7 @@ from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.files import write_text
 from dbp_mae.params import load_params
-from pipelines.ending import one_sentence
+from pipelines.ending import plain_ending
 
 DEFAULT = Path("conf/comparison/default.yaml")
 MANIFEST = Path("data/validated.parquet")
@@ -54,5 +54,5 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", nargs="?", type=Path, default=DEFAULT, metavar="FILE")
-    with one_sentence():
+    with plain_ending():
         main(parser.parse_args().file)

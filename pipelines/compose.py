@@ -7,7 +7,7 @@ from dvc.utils.hydra import compose_and_dump
 from hydra.errors import HydraException
 
 from dbp_mae.errors import UserError
-from pipelines.ending import one_sentence
+from pipelines.ending import plain_ending
 
 MISLEADING = ("To append", "Config search path", "provider=", "See https")
 """How the lines begin that Hydra adds for the writers of configurations."""
@@ -31,5 +31,5 @@ def compose(output: Path, overrides: list[str], conf: Path = Path("conf")) -> No
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with plain_ending():
         compose(Path("params.yaml"), sys.argv[1:])

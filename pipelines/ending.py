@@ -9,7 +9,7 @@ from dbp_mae.interruption import Interrupted
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
+def plain_ending() -> Iterator[None]:
     """Print a user's error, or what an interruption leaves, without a trace; exit with status 1."""
     try:
         yield

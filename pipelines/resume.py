@@ -5,15 +5,15 @@ copies the last state of a stopped pre-training, with the energy that it took, t
 params.yaml holds now. Network and optimizer must be the same.
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, load_params
-from pipelines.ending import one_sentence
+from pipelines.ending import plain_ending
 from pipelines.stages.pretrain import MANIFEST, last_state
 
 
@@ -38,5 +38,9 @@ def resume(stopped: Path, params: Params) -> Path:
 
 
 if __name__ == "__main__":
-    with one_sentence():
-        resume(Path(sys.argv[1] if len(sys.argv) == 2 else ""), load_params())
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    with plain_ending():
+        resume(parser.parse_args().folder, load_params())

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from dbp_mae.params import Params, load_params
-from pipelines.ending import one_sentence
+from pipelines.ending import plain_ending
 
 
 def run(stage: Callable[[Params], None]) -> None:
     """Run a stage with params.yaml."""
-    with one_sentence():
+    with plain_ending():
         stage(load_params())

@@ -7,7 +7,7 @@ from typing import Any
 
 from dbp_mae.errors import UserError
 from dbp_mae.formatting import duration, energy, mass
-from pipelines.ending import one_sentence
+from pipelines.ending import plain_ending
 
 METRICS = Path("reports/metrics.json")
 EMISSIONS = Path("reports/emissions.json")
@@ -78,5 +78,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with plain_ending():
         main()

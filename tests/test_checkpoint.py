@@ -1,5 +1,7 @@
 """A training's folder follows what the training depends on; its last state is whole."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +78,20 @@ def test_state_is_kept_until_it_is_discarded(tmp_path: Path) -> None:
     assert checkpoint.load() is None
     assert not checkpoint.folder.exists()
     checkpoint.discard()
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from dbp_mae.checkpoint import Checkpoint\n"
+        "with Checkpoint(Path(sys.argv[1])).alone(): print('trains', flush=True)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    with Checkpoint(tmp_path / "run").alone():
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert second.stdout is not None
+        assert second.stdout.readline().startswith("Another process is still at this training")
+        assert second.poll() is None
+    assert second.communicate()[0] == "trains\n"
 
 
 def test_tensors_that_are_not_finite_are_named() -> None:

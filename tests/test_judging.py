@@ -51,5 +51,10 @@ def test_youdens_index_is_that_of_the_verdicts() -> None:
     assert operating_point(judged[:2], 0.0, 0.1).youden == 0.0
 
 
+def test_among_equals_the_middle_is_chosen() -> None:
+    judged = [image([0.99], []), image([], [])]
+    assert best_min_score(judged, match_iou=0.1) == pytest.approx(0.45, abs=0.1)
+
+
 def test_without_a_found_defect_nothing_is_chosen() -> None:
     assert best_min_score([image([], [0.5], missed=1)], match_iou=0.1) is None

@@ -120,7 +120,9 @@ def test_a_missing_key_or_file_is_named(raw: dict[str, Any], tmp_path: Path) -> 
     with pytest.raises(UserError, match="is missing"):
         load_params(tmp_path / "params.yaml")
     del raw["evaluate"]
-    with pytest.raises(UserError, match="evaluate: is missing"):
+    raw["data"]["defects"] = "???"
+    both = r"data\.defects: is missing: name it in the recipe; evaluate: is missing"
+    with pytest.raises(UserError, match=both):
         load_params(write(tmp_path, raw))
     (tmp_path / "params.yaml").write_text("data: [")
     with pytest.raises(UserError, match="not valid YAML"):

@@ -1,5 +1,6 @@
 """How a flow ends: in a state whose message is one sentence, without a stack trace."""
 
+import argparse
 import functools
 import logging
 import sys
@@ -31,6 +32,7 @@ def one_sentence(body: Callable[P, str | State]) -> Callable[P, State]:
 
 def run_from_shell(flow: Flow[[], State]) -> None:
     """Run a flow with its defaults, print its sentence, and exit with 1 if it failed."""
+    argparse.ArgumentParser(description=flow.description).parse_args()
     state = flow(return_state=True)
     if not state.is_completed():
         sys.exit(f"error: {state.message}")

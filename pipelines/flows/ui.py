@@ -1,5 +1,6 @@
 """A Prefect server on this machine, its worker and prefect.yaml's deployments, until Ctrl-C."""
 
+import argparse
 import os
 import signal
 import socket
@@ -107,6 +108,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()

@@ -25,20 +25,21 @@ def main(params: Params) -> None:
     name = f"finetune-{sha256_of(encoder)[:12]}"
     folder = run_folder(name, frame, params.data, params.finetune, spec)
     checkpoint = Checkpoint(folder)
-    with emissions.measure(params.emissions, "finetune", folder) as meter:
-        result = finetune(
-            frame,
-            Path("data"),
-            params.data,
-            params.finetune,
-            spec,
-            weights,
-            checkpoint,
-            meter.save,
-        )
-    save_segmenter(Path("models/segmenter.safetensors"), result.segmenter, spec)
-    write_results(FOLDER, result, meter.emissions)
-    checkpoint.discard()
+    with checkpoint.alone():
+        with emissions.measure(params.emissions, "finetune", folder) as meter:
+            result = finetune(
+                frame,
+                Path("data"),
+                params.data,
+                params.finetune,
+                spec,
+                weights,
+                checkpoint,
+                meter.save,
+            )
+        save_segmenter(Path("models/segmenter.safetensors"), result.segmenter, spec)
+        write_results(FOLDER, result, meter.emissions)
+        checkpoint.discard()
 
 
 def write_results(folder: Path, result: Finetuned, spent: Emissions) -> None:

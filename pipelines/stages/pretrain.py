@@ -44,24 +44,25 @@ def train(params: Params) -> None:
     """Pre-train the encoder; write it, its curves, figures, pictures and emissions."""
     frame = read_manifest(MANIFEST)
     checkpoint = last_state(frame, params)
-    with emissions.measure(params.emissions, "pretrain", checkpoint.folder) as meter:
-        try:
-            result = pretrain(frame, params.data, params.pretrain, checkpoint, meter.save)
-        except DivergedError as error:
-            raise UserError(f"{error} {_way_on(checkpoint)}") from None
+    with checkpoint.alone():
+        with emissions.measure(params.emissions, "pretrain", checkpoint.folder) as meter:
+            try:
+                result = pretrain(frame, params.data, params.pretrain, checkpoint, meter.save)
+            except DivergedError as error:
+                raise UserError(f"{error} {_way_on(checkpoint)}") from None
 
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    save_encoder(ENCODER, result.model.encoder, result.spec)
-    result.curves.to_csv(FOLDER / "curves.csv", index=False)
-    summary = summarize(result, params.pretrain, images=int((frame["split"] == "train").sum()))
-    write_text(FOLDER / "summary.json", json.dumps(summary, indent=2))
-    picture = draw_reconstructions(result.model, result.validation)
-    (FOLDER / "reconstructions.png").write_bytes(encode_png(picture))
-    write_text(FOLDER / "emissions.json", meter.emissions.model_dump_json(indent=2))
-    checkpoint.discard()
-    print(
-        f"validation loss {summary['val_loss']:.3f}; a constant scores {summary['constant_loss']:.3f}"
-    )
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        save_encoder(ENCODER, result.model.encoder, result.spec)
+        result.curves.to_csv(FOLDER / "curves.csv", index=False)
+        summary = summarize(result, params.pretrain, images=int((frame["split"] == "train").sum()))
+        write_text(FOLDER / "summary.json", json.dumps(summary, indent=2))
+        picture = draw_reconstructions(result.model, result.validation)
+        (FOLDER / "reconstructions.png").write_bytes(encode_png(picture))
+        write_text(FOLDER / "emissions.json", meter.emissions.model_dump_json(indent=2))
+        checkpoint.discard()
+        print(
+            f"validation loss {summary['val_loss']:.3f}; a constant scores {summary['constant_loss']:.3f}"
+        )
 
 
 def take_over(folder: Path, params: Params) -> None:

@@ -27,13 +27,14 @@ def main(params: Params) -> None:
     recipe = params.finetune.model_copy(update={"encoder_rate": params.scratch.encoder_rate})
     folder = run_folder("scratch", frame, params.data, recipe, spec)
     checkpoint = Checkpoint(folder)
-    with emissions.measure(params.emissions, "scratch", folder) as meter:
-        result = finetune(
-            frame, Path("data"), params.data, recipe, spec, None, checkpoint, meter.save
-        )
-    save_segmenter(Path("models/scratch.safetensors"), result.segmenter, spec)
-    write_results(FOLDER, result, meter.emissions)
-    checkpoint.discard()
+    with checkpoint.alone():
+        with emissions.measure(params.emissions, "scratch", folder) as meter:
+            result = finetune(
+                frame, Path("data"), params.data, recipe, spec, None, checkpoint, meter.save
+            )
+        save_segmenter(Path("models/scratch.safetensors"), result.segmenter, spec)
+        write_results(FOLDER, result, meter.emissions)
+        checkpoint.discard()
 
 
 if __name__ == "__main__":
