@@ -8,6 +8,7 @@ from typing import Any
 from dbp_mae.errors import UserError
 from dbp_mae.formatting import duration, energy, mass
 from pipelines.ending import plain_ending
+from pipelines.flows.promotion import CANDIDATE, served_model
 
 METRICS = Path("reports/metrics.json")
 EMISSIONS = Path("reports/emissions.json")
@@ -74,7 +75,8 @@ def main() -> None:
     for name, figure in figures.items():
         print(f"  {name:<{width}}  {figure}")
     print(f"  {'report':<{width}}  {REPORT.resolve().as_uri()}")
-    print(f"  {'serve it':<{width}}  make serve")
+    chosen = f"DBP_MAE_MODEL={CANDIDATE} " if served_model() != CANDIDATE else ""
+    print(f"  {'serve it':<{width}}  {chosen}make serve")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 
 from dbp_mae.errors import UserError
 from pipelines import summary
+from pipelines.flows.promotion import PRODUCTION
 
 
 def test_the_summary_shows_the_figures_of_the_reports(
@@ -37,7 +38,13 @@ def test_the_summary_shows_the_figures_of_the_reports(
     ):
         assert figure in printed.replace("\u00a0", " ")
     assert summary.REPORT.resolve().as_uri() in printed
+    assert printed.rstrip().endswith("  make serve")
     assert summary.stage_minutes() == {"pretrain": 1.5}
+
+    PRODUCTION.parent.mkdir(parents=True)
+    PRODUCTION.touch()
+    summary.main()
+    assert "DBP_MAE_MODEL=models/segmenter.onnx make serve" in capsys.readouterr().out
 
     summary.EMISSIONS.write_text("{")
     with pytest.raises(UserError, match=r"emissions\.json is not JSON"):
