@@ -14,12 +14,12 @@ from typing import Any
 
 import pandas as pd
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from benchmarks.command import report, run
 from benchmarks.training_step import add_arguments, pretraining, step_params, stepper, with_update
 from benchmarks.turns import kept_file, take_turns
 from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.data.batches import load
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages
 from dbp_mae.data.source import IMAGE_SUFFIXES
@@ -43,7 +43,7 @@ def rendered(folder: Path) -> dict[str, Path]:
     return {"rendered PNG": png, "rendered JPEG": jpeg}
 
 
-def open_images(folder: Path, channels: int, workers: int, keep: bool) -> DecodedImages:
+def open_images(folder: Path, channels: int, keep: bool) -> DecodedImages:
     """Return the images below a folder, decoded images kept in memory or decoded at each use.
 
     Raises:
@@ -54,20 +54,13 @@ def open_images(folder: Path, channels: int, workers: int, keep: bool) -> Decode
         raise UserError(f"{folder} holds no image: PNG, JPEG, TIFF and BMP files are read.")
     data = load_params().data.model_copy(update={"source": folder, "channels": channels})
     frame = pd.DataFrame({"path": [path.relative_to(folder).as_posix() for path in paths]})
-    images = DecodedImages(frame, data, budget=MEMORY_BUDGET if keep else 0)
-    if keep and workers:
-        images.fill(workers)
-    return images
+    return DecodedImages(frame, data, budget=MEMORY_BUDGET if keep else 0)
 
 
 def loading_rate(batches: CropBatches, params: PretrainParams) -> float:
     """Return the images a second that the loader gives when nothing else runs, once it is warm."""
     first = max(2, params.workers)
-    loader = iter(
-        DataLoader(
-            batches, batch_size=None, sampler=range(params.steps), num_workers=params.workers
-        )
-    )
+    loader = iter(load(batches, range(params.steps), params.workers))
     for _ in range(first):
         next(loader)
     start = time.perf_counter()
@@ -93,9 +86,9 @@ def measure(
     if kept.exists():
         row: dict[str, Any] = json.loads(kept.read_text())
         return row
-    images = open_images(folder, arguments.channels, workers, keep)
+    images = open_images(folder, arguments.channels, keep)
     loading = loading_rate(CropBatches(images, params, seed=0), params)
-    images = open_images(folder, arguments.channels, workers, keep)
+    images = open_images(folder, arguments.channels, keep)
     together = training(CropBatches(images, params, seed=0), params, arguments.channels)
     row = {
         "images": name,
