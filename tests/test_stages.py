@@ -69,8 +69,9 @@ def test_dependencies_in_the_repository_exist(stage: str) -> None:
 def test_the_control_is_made_again_whenever_the_fine_tuning_is() -> None:
     shared = set(STAGES["finetune"]["params"])
     assert shared <= set(STAGES["scratch"]["params"])
-    code = {dep for dep in STAGES["finetune"]["deps"] if not dep.startswith("models/")}
-    assert code <= set(STAGES["scratch"]["deps"])
+    own = {"models/pretrain/encoder.safetensors", "pipelines/stages/finetune.py"}
+    assert own < set(STAGES["finetune"]["deps"])
+    assert set(STAGES["finetune"]["deps"]) - own <= set(STAGES["scratch"]["deps"])
 
 
 @pytest.mark.parametrize("key", ["data", "pretrain"])
