@@ -3,6 +3,10 @@
 So a run that is resumed, or another variant in a comparison, sees the very same pixels and masks.
 """
 
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+
 import cv2
 import numpy as np
 import torch
@@ -15,51 +19,71 @@ from dbp_mae.params import PretrainParams
 Batch = Pair
 """Crops, uint8, B C H W; and noise, float32, B N, whose order decides which patches are masked."""
 
-
 WIDEST = 4 / 3
 """Largest ratio of the sides that a resized crop had in its image."""
 
+Draws = Sequence[float] | np.ndarray
+"""Numbers drawn evenly from 0 to 1."""
 
-def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cut a square at native scale, H W C; smaller images are padded."""
+
+def random_crop(image: np.ndarray, size: int, place: Draws) -> np.ndarray:
+    """Cut a square at native scale, H W C, where `place` says; smaller images are padded."""
     image = pad_to_tile(image, size)
-    top = rng.integers(image.shape[0] - size + 1)
-    left = rng.integers(image.shape[1] - size + 1)
+    top, left = _corner(image, size, size, place)
     return image[top : top + size, left : left + size]
 
 
 def resized_crop(
-    image: np.ndarray, size: int, scale: tuple[float, float], rng: np.random.Generator
+    image: np.ndarray, size: int, scale: tuple[float, float], shape: Draws, place: Draws
 ) -> np.ndarray:
-    """Cut a rectangle that covers a random share (`scale`) of an image, H W C, and resize it to a square.
+    """Cut a rectangle that covers a share (in `scale`) of an image, H W C, and resize it to a square.
 
-    The crop of MAE's pre-training (arXiv 2111.06377, table 8), after Inception (arXiv 1409.4842).
+    `shape` decides the share and the ratio of the sides. The crop of MAE's pre-training
+    (arXiv 2111.06377, table 8), after Inception (arXiv 1409.4842).
     """
     height, width, channels = image.shape
-    area = rng.uniform(*scale) * height * width
-    ratio = np.exp(rng.uniform(-np.log(WIDEST), np.log(WIDEST)))
+    area = (scale[0] + shape[0] * (scale[1] - scale[0])) * height * width
+    ratio = WIDEST ** (2 * shape[1] - 1)
     rows = min(height, max(1, round(np.sqrt(area / ratio))))
     columns = min(width, max(1, round(np.sqrt(area * ratio))))
-    top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+    top, left = _corner(image, rows, columns, place)
     crop = image[top : top + rows, left : left + columns]
     shrinks = rows * columns > size * size
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(crop, (size, size), interpolation=interpolation).reshape(size, size, channels)
 
 
-def mirrored(crop: np.ndarray, upright: bool, rng: np.random.Generator) -> np.ndarray:
-    """Mirror a crop, H W C, at random: left and right, and unless it is upright, up and down."""
-    down, right = rng.integers(2, size=2) * 2 - 1
+def _corner(image: np.ndarray, rows: int, columns: int, place: Draws) -> tuple[int, int]:
+    """Return the top and left of a window of that size in an image."""
+    height, width, _ = image.shape
+    return int(place[0] * (height - rows + 1)), int(place[1] * (width - columns + 1))
+
+
+def mirrored(crop: np.ndarray, upright: bool, pose: Draws) -> np.ndarray:
+    """Mirror a crop, H W C, or not: left and right, and unless it is upright, up and down."""
+    down, right = (1 if draw < 0.5 else -1 for draw in pose)
     return crop[:: 1 if upright else down, ::right]
 
 
 class CropBatches(Batches):
-    """Item `step` is the batch of that step; images are visited in a new random order each epoch."""
+    """Item `step` is the batch of that step, or the part of it that one of several processes takes.
 
-    def __init__(self, images: DecodedImages, params: PretrainParams, seed: int) -> None:
+    Images are visited in a new random order each epoch.
+    """
+
+    def __init__(
+        self,
+        images: DecodedImages,
+        params: PretrainParams,
+        seed: int,
+        part: int = 0,
+        parts: int = 1,
+    ) -> None:
         self.images = images
         self.params = params
         self.seed = seed
+        size = params.batch // parts
+        self.part = slice(part * size, (part + 1) * size)
 
     def __len__(self) -> int:
         return self.params.steps
@@ -68,22 +92,24 @@ class CropBatches(Batches):
         self.images.fill(threads)
 
     def __getitem__(self, step: int) -> Batch:
-        params = self.params
-        rng = np.random.default_rng([self.seed, step])
-        crops = [
-            mirrored(self._crop(index, rng), self.images.data.upright, rng)
-            for index in self._image_indices(step)
-            for _ in range(params.crops_per_image)
-        ]
-        patches = (params.crop // params.patch) ** 2
-        noise = rng.random((params.batch, patches), dtype=np.float32)
+        params, part = self.params, self.part
+        rng = np.random.default_rng([self.seed, 0, step])
+        draws = rng.random((params.batch, 3, 2))[part]
+        noise = rng.random((params.batch, params.patches), dtype=np.float32)[part]
+        indices = np.repeat(self._image_indices(step), params.crops_per_image)[part]
+        crops: list[np.ndarray] = []
+        for index, rows in groupby(zip(indices, draws, strict=True), key=itemgetter(0)):
+            image = self.images[index]
+            crops += [self._crop(image, *row) for _, row in rows]
         return channels_first(crops), torch.from_numpy(noise)
 
-    def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
+    def _crop(self, image: np.ndarray, shape: Draws, place: Draws, pose: Draws) -> np.ndarray:
         params = self.params
         if params.scale:
-            return resized_crop(self.images[index], params.crop, params.scale, rng)
-        return random_crop(self.images[index], params.crop, rng)
+            crop = resized_crop(image, params.crop, params.scale, shape, place)
+        else:
+            crop = random_crop(image, params.crop, place)
+        return mirrored(crop, self.images.data.upright, pose)
 
     def _image_indices(self, step: int) -> list[int]:
         images = self.params.batch // self.params.crops_per_image

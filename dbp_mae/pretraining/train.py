@@ -97,9 +97,9 @@ class PretrainingImages:
         mean, std = pooled_statistics(frame[frame["split"] == "train"])
         return cls(training, validation, data.channels, mean, std)
 
-    def batches(self, params: PretrainParams) -> CropBatches:
-        """Return the batches by step, as `params.seed` decides."""
-        return CropBatches(self.training, params, params.seed)
+    def batches(self, params: PretrainParams, part: int = 0, parts: int = 1) -> CropBatches:
+        """Return the batches by step, as `params.seed` decides, or a process's part of each."""
+        return CropBatches(self.training, params, params.seed, part, parts)
 
 
 def create_run(
@@ -133,7 +133,7 @@ def _train(
 ) -> "Pretraining":
     """Return the finished training."""
     run = create_run(images, params, fabric)
-    batches = images.batches(params)
+    batches = images.batches(params, fabric.global_rank, fabric.world_size)
     if not checkpoint.path.exists():
         run.check_eps(batches[0])
     run.run(batches, checkpoint, on_checkpoint)
@@ -143,7 +143,8 @@ def _train(
 class Pretraining(Training):
     """Masked autoencoding, its encoder decorrelated or not.
 
-    Each of Fabric's processes takes its share of every batch, in `params.accumulate` micro-batches.
+    Each of Fabric's processes is given its part of every batch, and cuts it into `params.accumulate`
+    micro-batches.
     """
 
     name = "pretrain"
@@ -213,11 +214,11 @@ class Pretraining(Training):
         return mean_over_processes(torch.stack(losses).mean())
 
     def _micro_batches(self, batch: Batch) -> list[tuple[int, Batch]]:
-        """Cut out this process's micro-batches, each with its place among those of all processes."""
-        pixels, noise = (tensor.chunk(self.passes) for tensor in batch)
-        first = self.fabric.global_rank * self.params.accumulate
-        parts = range(first, first + self.params.accumulate)
-        return [(part, (pixels[part], noise[part])) for part in parts]
+        """Return the micro-batches of a process's part, each with its place among all processes'."""
+        accumulate = self.params.accumulate
+        pixels, noise = (tensor.chunk(accumulate) for tensor in batch)
+        first = self.fabric.global_rank * accumulate
+        return list(enumerate(zip(pixels, noise, strict=True), start=first))
 
     @contextmanager
     def _training_pass(self, part: int, batch: Batch) -> Iterator[None]:

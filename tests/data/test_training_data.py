@@ -70,6 +70,23 @@ def test_batches_depend_on_seed_and_step_alone(
     assert not torch.equal(first[7][0], CropBatches(first.images, params, seed=4)[7][0])
 
 
+@pytest.mark.parametrize("scale", [None, (0.3, 1.0)])
+def test_processes_load_their_parts_of_the_batch_and_no_others(
+    labelled: tuple[pd.DataFrame, DataParams, Path], scale: tuple[float, float] | None
+) -> None:
+    frame, data, _ = labelled
+    sizes = {"batch": 12, "crop": 32, "crops_per_image": 3, "scale": scale}
+    params = default_params().pretrain.model_copy(update=sizes)
+    whole = CropBatches(DecodedImages(frame, data), params, seed=3)[1]
+    parts = []
+    for part in range(6):  # of two crops, of one image or of two
+        images = DecodedImages(frame, data)
+        parts.append(CropBatches(images, params, seed=3, part=part, parts=6)[1])
+        assert len(images.kept) <= 2
+    for joint, shared in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(joint, torch.cat(shared))
+
+
 def test_every_image_is_visited_once_an_epoch(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:
@@ -84,10 +101,10 @@ def test_every_image_is_visited_once_an_epoch(
 def test_crop_is_at_native_scale_and_pads_small_images() -> None:
     rng = np.random.default_rng(0)
     image = np.arange(40 * 50, dtype=np.int32).reshape(40, 50, 1)
-    crop = random_crop(image, 16, rng)[:, :, 0]
+    crop = random_crop(image, 16, rng.random(2))[:, :, 0]
     assert set(np.diff(crop, axis=1).ravel()) == {1}
     assert set(np.diff(crop, axis=0).ravel()) == {50}
-    assert random_crop(image, 64, rng).shape == (64, 64, 1)
+    assert random_crop(image, 64, rng.random(2)).shape == (64, 64, 1)
 
 
 @pytest.mark.parametrize("scale", [(0.2, 0.3), (1.0, 1.0), (0.001, 0.01)])
@@ -99,7 +116,7 @@ def test_resized_crop_shows_a_share_of_the_image(scale: tuple[float, float]) -> 
     rng = np.random.default_rng(0)
     areas, ratios = [], []
     for _ in range(300):
-        crop = resized_crop(image, 32, scale, rng).astype(float)
+        crop = resized_crop(image, 32, scale, *rng.random((2, 2))).astype(float)
         assert crop.shape == (32, 32, 3)
         spans = [np.ptp(crop[..., channel]) * 32 / 31 for channel in (0, 1)]
         areas.append(spans[0] * spans[1] / (height * width))
@@ -109,14 +126,14 @@ def test_resized_crop_shows_a_share_of_the_image(scale: tuple[float, float]) -> 
     if scale[1] < 1:
         assert np.mean(areas) == pytest.approx(np.mean(scale), rel=0.15)
         assert np.median(ratios) == pytest.approx(1, abs=0.1)
-    assert resized_crop(image[..., :1], 32, scale, rng).shape == (32, 32, 1)
+    assert resized_crop(image[..., :1], 32, scale, *rng.random((2, 2))).shape == (32, 32, 1)
 
 
 @pytest.mark.parametrize(("upright", "poses"), [(True, 2), (False, 4)])
 def test_upright_images_are_mirrored_left_and_right_alone(upright: bool, poses: int) -> None:
     rng = np.random.default_rng(0)
     crop = np.arange(4).reshape(2, 2, 1)
-    seen = {tuple(mirrored(crop, upright, rng).ravel()) for _ in range(50)}
+    seen = {tuple(mirrored(crop, upright, rng.random(2)).ravel()) for _ in range(50)}
     assert len(seen) == poses
     tile, augmentation = crop.astype(np.uint8).repeat(32, 0).repeat(32, 1), None
     augmentation = training_augmentation(seed=0, upright=upright)

@@ -79,11 +79,11 @@ def pictures(count: int) -> DecodedImages:
 
 
 def start(params: PretrainParams, fabric: Fabric | None = None) -> tuple[Pretraining, CropBatches]:
-    """Return a training before its first step, and its batches."""
+    """Return a training before its first step, and its batches, or this process's part of them."""
     torch.manual_seed(params.seed)
     validation = validation_batch(pictures(2), params)
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=params.precision)
-    batches = CropBatches(pictures(6), params, params.seed)
+    batches = CropBatches(pictures(6), params, params.seed, fabric.global_rank, fabric.world_size)
     return Pretraining(fabric, SPEC, params, validation), batches
 
 
