@@ -49,12 +49,14 @@ def stage_minutes() -> dict[str, float]:
 
 
 def _quality(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    defects, images = metrics["defects"], metrics["images"]
+    good = images["test"] - images["defective"]
     yield "held-out mIoU", _figure(metrics["miou"], "{:.3f}")
     yield "the same from random weights", _figure(metrics["scratch_miou"], "{:.3f}")
-    yield "labelled defects found", _figure(metrics["defects"]["found_share"], "{:.0%}")
-    yield "false defects an image", _figure(metrics["defects"]["false_per_image"], "{:.2f}")
-    yield "defective images accepted", _figure(metrics["images"]["escape_share"], "{:.0%}")
-    yield "good images rejected", _figure(metrics["images"]["overkill_share"], "{:.0%}")
+    yield "labelled defects found", _share(defects["found_share"], defects["labelled"])
+    yield "false defects an image", _figure(defects["false_per_image"], "{:.2f}")
+    yield "defective images accepted", _share(images["escape_share"], images["defective"])
+    yield "good images rejected", _share(images["overkill_share"], good)
 
 
 def _cost(emissions: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -66,6 +68,10 @@ def _cost(emissions: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _figure(value: float | None, pattern: str) -> str:
     return "not measured" if value is None else pattern.format(value)
+
+
+def _share(share: float | None, whole: int) -> str:
+    return _figure(share, f"{{:.0%}} of {whole}")
 
 
 def main() -> None:
