@@ -15,7 +15,5 @@ def plain_ending() -> Iterator[None]:
         yield
     except Interrupted as stop:
         sys.exit(f"stopped: {stop}")
-    except KeyboardInterrupt:
-        sys.exit("stopped: give the same command again.")
     except UserError as error:
         sys.exit(f"error: {error}")

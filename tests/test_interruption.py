@@ -73,10 +73,6 @@ def test_another_thread_may_use_it() -> None:
     ("raised", "printed"),
     [
         ("Interrupted('after step 3.')", "stopped: after step 3.\n"),
-        (
-            "KeyboardInterrupt",
-            "stopped: give the same command again.\n",
-        ),
         ("UserError('No image.')", "error: No image.\n"),
     ],
 )
@@ -93,3 +89,10 @@ run(stage)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (1, printed)
+
+
+def test_a_command_interrupted_while_it_imports_shows_no_trace() -> None:
+    program = "import pipelines\nraise KeyboardInterrupt"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == "stopped: give the same command again.\n"
