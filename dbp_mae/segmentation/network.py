@@ -69,6 +69,14 @@ class Segmenter(nn.Module):
         bridged: Tensor = self.bridge(torch.cat(tokens, dim=1))
         return bridged
 
+    @torch.no_grad()
+    def offset_background(self, offset: float) -> None:
+        """Add an offset to the logit of the background."""
+        convolution = self.head[0]
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        convolution.bias[0] += offset
+
     def load_encoder_weights(self, weights: dict[str, Tensor]) -> None:
         """Start from a pre-trained encoder; its position embeddings are resampled to the tile."""
         self.encoder.load_state_dict(resample_positions(weights, self.encoder))

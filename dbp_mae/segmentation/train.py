@@ -20,8 +20,9 @@ from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, Validatio
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
+from dbp_mae.segmentation.background import OFFSETS, best_offset, confusion_by_offset, leads
 from dbp_mae.segmentation.loss import SegmentationLoss
-from dbp_mae.segmentation.metrics import confusion_matrix, iou, mean_iou
+from dbp_mae.segmentation.metrics import iou, mean_iou
 from dbp_mae.segmentation.network import Segmenter
 from dbp_mae.segmentation.optimizer import create_optimizer
 from dbp_mae.training import Training, clip_gradients, create_fabric
@@ -37,7 +38,7 @@ class Finetuned:
     """step, seconds (of training alone), train_loss, learning_rate, images_per_second,
     data_wait_share, val_miou."""
     best: dict[str, float]
-    """step and val_miou of the best validation."""
+    """step, val_miou and background_offset of the best validation."""
     val_iou: dict[str, float]
     """By class; nan where a class is neither labelled nor predicted."""
     labelled_images: int
@@ -55,8 +56,8 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune on the labelled images of `frame` (a validated manifest), split train.
 
-    The weights of the best mIoU on split val are kept. A run that was killed goes on from `checkpoint`;
-    `on_checkpoint` is called whenever that is written.
+    The weights of the best mIoU on split val are kept, with the offset of the background that gave it.
+    A run that was killed goes on from `checkpoint`; `on_checkpoint` is called whenever that is written.
 
     Args:
         folder: the data folder, which the manifest's mask paths start from.
@@ -121,13 +122,15 @@ class Finetuning(Training):
         return loss
 
     def validate(self) -> dict[str, float]:
-        """Return val_miou, and keep the weights if they are the best so far."""
+        """Return val_miou, at its best offset of the background; keep the weights of the best so far."""
         self.model.eval()
         batches = load(self.held_out, range(len(self.held_out)), self.params.workers)
-        confusion = np.sum([self._confusion(batch) for batch in batches], axis=0)
+        by_offset = np.sum([self._confusions(batch) for batch in batches], axis=0)
+        chosen = best_offset(by_offset)
+        confusion = by_offset[chosen]
         columns = {"val_miou": float(mean_iou(confusion))}
         if not self.best or _known(columns["val_miou"]) >= _known(self.best["val_miou"]):
-            self.best = {"step": self.step, **columns}
+            self.best = {"step": self.step, **columns, "background_offset": float(OFFSETS[chosen])}
             self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
                 key: value.detach().cpu().clone()
@@ -135,13 +138,14 @@ class Finetuning(Training):
             }
         return columns
 
-    def _confusion(self, batch: TileBatch) -> np.ndarray:
+    def _confusions(self, batch: TileBatch) -> np.ndarray:
+        """Return the confusion matrices of an image's tiles, one for each offset of the background."""
         tiles, masks = batch
         predicted = [
-            self.model(self.fabric.to_device(part)).argmax(dim=1).cpu()
+            leads(self.model(self.fabric.to_device(part))).cpu()
             for part in tiles.split(self.params.batch)
         ]
-        return confusion_matrix(torch.cat(predicted).numpy(), masks.numpy(), len(self.classes))
+        return confusion_by_offset(torch.cat(predicted).numpy(), masks.numpy(), len(self.classes))
 
     def learnt(self) -> dict[str, Any]:
         """Return the states of the network and the optimizer, and the best so far."""
@@ -163,6 +167,7 @@ class Finetuning(Training):
     def result(self, labelled_images: int) -> Finetuned:
         """Return the segmenter at its best."""
         self.segmenter.load_state_dict(self.best_weights)
+        self.segmenter.offset_background(self.best["background_offset"])
         return Finetuned(
             segmenter=self.segmenter.cpu().eval(),
             curves=pd.DataFrame(self.rows),
@@ -179,6 +184,7 @@ def summarize(result: Finetuned) -> dict[str, Any]:
         "val_miou": _none_if_unknown(result.best["val_miou"]),
         "val_iou": {name: _none_if_unknown(share) for name, share in result.val_iou.items()},
         "best_step": int(result.best["step"]),
+        "background_offset": result.best["background_offset"],
         "seconds": float(last["seconds"]),
         "steps": int(last["step"]),
         "labelled_images": result.labelled_images,

@@ -1,0 +1,66 @@
+"""How far a class must be ahead of the background: one offset, chosen on validation images.
+
+A training sees tiles with objects far more often than a line does, and its loss counts them double: so
+where objects are rare, the network calls too many pixels one.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dbp_mae.data.labels import IGNORED
+from dbp_mae.segmentation.metrics import mean_iou
+
+OFFSETS = np.linspace(-2, 10, 49)
+"""Candidates, added to the logit of the background."""
+
+
+def leads(logits: Tensor) -> Tensor:
+    """Tell each pixel's likeliest class, and how many of OFFSETS leave it ahead of the background.
+
+    Args:
+        logits: B K+1 H W, background first.
+
+    Returns:
+        B H W, int64: the class from 0, times len(OFFSETS) + 1, plus that number.
+    """
+    best, foreground = logits[:, 1:].float().max(dim=1)
+    offsets = torch.tensor(OFFSETS, dtype=best.dtype, device=best.device)
+    ahead = torch.bucketize(best - logits[:, 0].float(), offsets)
+    return foreground * (len(OFFSETS) + 1) + ahead
+
+
+def confusion_by_offset(
+    leads: NDArray[np.integer], target: NDArray[np.integer], classes: int
+) -> NDArray[np.int64]:
+    """Count pixels by labelled class (row) and predicted class (column), for each of OFFSETS.
+
+    Args:
+        leads: what `leads` returned; any shape.
+        target: labelled class of each pixel, or 255; the same shape.
+        classes: number of classes K, without background.
+
+    Returns:
+        (len(OFFSETS), K+1, K+1) counts.
+    """
+    valid = target != IGNORED
+    shape = (classes + 1, classes, len(OFFSETS) + 1)
+    cells = target[valid].astype(np.int64) * (shape[1] * shape[2]) + leads[valid]
+    counts = np.bincount(cells, minlength=np.prod(shape)).reshape(shape)
+    foreground = counts[..., ::-1].cumsum(axis=-1)[
+        ..., -2::-1
+    ]  # ahead with an offset, or a larger one
+    background = counts.sum(axis=(1, 2))[:, None] - foreground.sum(axis=1)
+    return np.concatenate([background[:, None], foreground], axis=1).transpose(2, 0, 1)
+
+
+def best_offset(confusions: NDArray[np.integer]) -> int:
+    """Return which of OFFSETS has the highest mean IoU; of equals that nearest to 0.
+
+    Args:
+        confusions: (len(OFFSETS), K+1, K+1) counts.
+    """
+    nearest = np.argsort(np.abs(OFFSETS), kind="stable")
+    quality = np.nan_to_num(mean_iou(confusions), nan=-1.0)
+    return int(nearest[quality[nearest].argmax()])
