@@ -4,6 +4,8 @@ A training sees tiles with objects far more often than a line does, and its loss
 where objects are rare, the network calls too many pixels one.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,10 +33,10 @@ def leads(logits: Tensor) -> Tensor:
     return foreground * (len(OFFSETS) + 1) + ahead
 
 
-def confusion_by_offset(
+def count_leads(
     leads: NDArray[np.integer], target: NDArray[np.integer], classes: int
 ) -> NDArray[np.int64]:
-    """Count pixels by labelled class (row) and predicted class (column), for each of OFFSETS.
+    """Count pixels by labelled class, likeliest class and the number of OFFSETS that leave it ahead.
 
     Args:
         leads: what `leads` returned; any shape.
@@ -42,16 +44,26 @@ def confusion_by_offset(
         classes: number of classes K, without background.
 
     Returns:
-        (len(OFFSETS), K+1, K+1) counts.
+        (K+1, K, len(OFFSETS) + 1) counts, which add up over images.
     """
     valid = target != IGNORED
     shape = (classes + 1, classes, len(OFFSETS) + 1)
     cells = target[valid].astype(np.int64) * (shape[1] * shape[2]) + leads[valid]
-    counts = np.bincount(cells, minlength=np.prod(shape)).reshape(shape)
-    foreground = counts[..., ::-1].cumsum(axis=-1)[
-        ..., -2::-1
-    ]  # ahead with an offset, or a larger one
-    background = counts.sum(axis=(1, 2))[:, None] - foreground.sum(axis=1)
+    return np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
+
+
+def confusion_by_offset(counts: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the confusion matrix, labelled class by predicted class, that each of OFFSETS would give.
+
+    Args:
+        counts: those of `count_leads`.
+
+    Returns:
+        (len(OFFSETS), K+1, K+1) counts.
+    """
+    ahead = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]  # by so many offsets, or more
+    foreground = ahead[..., 1:]
+    background = ahead[..., 0].sum(axis=1)[:, None] - foreground.sum(axis=1)
     return np.concatenate([background[:, None], foreground], axis=1).transpose(2, 0, 1)
 
 

@@ -1,9 +1,11 @@
 """The fine-tuning loop: a segmenter on a pre-trained encoder, or from scratch as its control."""
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,13 @@ from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, Validatio
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
-from dbp_mae.segmentation.background import OFFSETS, best_offset, confusion_by_offset, leads
+from dbp_mae.segmentation.background import (
+    OFFSETS,
+    best_offset,
+    confusion_by_offset,
+    count_leads,
+    leads,
+)
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import iou, mean_iou
 from dbp_mae.segmentation.network import Segmenter
@@ -125,7 +133,7 @@ class Finetuning(Training):
         """Return val_miou, at its best offset of the background; keep the weights of the best so far."""
         self.model.eval()
         batches = load(self.held_out, range(len(self.held_out)), self.params.workers)
-        by_offset = np.sum([self._confusions(batch) for batch in batches], axis=0)
+        by_offset = confusion_by_offset(reduce(operator.add, map(self._counts, batches)))
         chosen = best_offset(by_offset)
         confusion = by_offset[chosen]
         columns = {"val_miou": float(mean_iou(confusion))}
@@ -138,14 +146,13 @@ class Finetuning(Training):
             }
         return columns
 
-    def _confusions(self, batch: TileBatch) -> np.ndarray:
-        """Return the confusion matrices of an image's tiles, one for each offset of the background."""
+    def _counts(self, batch: TileBatch) -> np.ndarray:
         tiles, masks = batch
         predicted = [
             leads(self.model(self.fabric.to_device(part))).cpu()
             for part in tiles.split(self.params.batch)
         ]
-        return confusion_by_offset(torch.cat(predicted).numpy(), masks.numpy(), len(self.classes))
+        return count_leads(torch.cat(predicted).numpy(), masks.numpy(), len(self.classes))
 
     def learnt(self) -> dict[str, Any]:
         """Return the states of the network and the optimizer, and the best so far."""

@@ -3,7 +3,13 @@
 import numpy as np
 import torch
 
-from dbp_mae.segmentation.background import OFFSETS, best_offset, confusion_by_offset, leads
+from dbp_mae.segmentation.background import (
+    OFFSETS,
+    best_offset,
+    confusion_by_offset,
+    count_leads,
+    leads,
+)
 from dbp_mae.segmentation.metrics import confusion_matrix, mean_iou
 
 CLASSES = 3
@@ -14,7 +20,8 @@ def test_counts_are_those_of_logits_with_the_offset_added() -> None:
     logits = 4 * torch.randn(3, CLASSES + 1, 20, 20, generator=generator)
     target = torch.randint(CLASSES + 1, (3, 20, 20), generator=generator)
     target[0, :5] = 255
-    counted = confusion_by_offset(leads(logits).numpy(), target.numpy(), CLASSES)
+    parts = zip(leads(logits).numpy(), target.numpy(), strict=True)  # counts add up
+    counted = confusion_by_offset(sum(count_leads(*part, CLASSES) for part in parts))
     assert len(counted) == len(OFFSETS)
     for offset, confusion in zip(OFFSETS, counted, strict=True):
         shifted = logits.clone()
@@ -30,7 +37,7 @@ def test_the_offset_takes_back_what_a_network_calls_an_object_too_readily() -> N
     target = (random.random((1, 200, 200)) < 0.02).astype(np.int64)
     lead = torch.tensor(random.normal(np.where(target, 2.0, -2.0), 1.0) * 4 + 3)
     logits = torch.stack([torch.zeros_like(lead), lead], dim=1)
-    counted = confusion_by_offset(leads(logits).numpy(), target, 1)
+    counted = confusion_by_offset(count_leads(leads(logits).numpy(), target, 1))
     chosen = best_offset(counted)
     assert 3 < OFFSETS[chosen] <= 3 + np.log(0.98 / 0.02) + 1
     plain = int(np.flatnonzero(OFFSETS == 0)[0])
