@@ -17,13 +17,15 @@ os.environ.update(
 # a training beside other work took many times as long (benchmarks/notes.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+_show = sys.excepthook
+
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Say what a Ctrl-C leaves, without a trace: here, for it may come while a command still imports."""
     if issubclass(kind, KeyboardInterrupt):
         print("stopped: give the same command again.", file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, trace)
+        _show(kind, error, trace)
 
 
 sys.excepthook = _end

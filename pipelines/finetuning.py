@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 from torch import Tensor
 
 from dbp_mae import emissions
 from dbp_mae.checkpoint import Checkpoint, run_folder
-from dbp_mae.data.manifest import read_manifest
 from dbp_mae.emissions import Emissions
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.files import write_text
@@ -15,31 +15,33 @@ from dbp_mae.params import Params
 from dbp_mae.segmentation.network import save_segmenter
 from dbp_mae.segmentation.train import Finetuned, finetune, summarize
 
-MANIFEST = Path("data/validated.parquet")
+DATA = Path("data")
+MANIFEST = DATA / "validated.parquet"
 
 
-def write_segmenter(
+def train_segmenter(
     path: Path,
     folder: Path,
+    frame: pd.DataFrame,
     params: Params,
     spec: EncoderSpec,
     weights: dict[str, Tensor] | None,
     run: str,
 ) -> None:
-    """Fine-tune with `params.finetune`; write the segmenter to `path`, the rest to `folder`.
+    """Fine-tune as `params.finetune` says; write the segmenter to `path`, the rest to `folder`.
 
     Args:
         folder: takes the curves, figures and emissions; its name is the stage's.
+        frame: the validated manifest.
         weights: the encoder's at the start; None: random ones.
         run: names the training's checkpoints, with a hash of its data and settings.
     """
-    frame = read_manifest(MANIFEST)
     checkpoint = Checkpoint(run_folder(run, frame, params.data, params.finetune, spec))
     with checkpoint.alone():
         with emissions.measure(params.emissions, folder.name, checkpoint.folder) as meter:
             result = finetune(
                 frame,
-                MANIFEST.parent,
+                DATA,
                 params.data,
                 params.finetune,
                 spec,

@@ -92,7 +92,17 @@ run(stage)
 
 
 def test_a_command_interrupted_while_it_imports_shows_no_trace() -> None:
-    program = "import pipelines\nraise KeyboardInterrupt"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    ended = ending("KeyboardInterrupt")
     assert ended.returncode == -signal.SIGINT
     assert ended.stderr == "stopped: give the same command again.\n"
+
+
+def test_a_mistake_of_ours_still_shows_where_it_was() -> None:
+    ended = ending("ZeroDivisionError")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Traceback")
+
+
+def ending(error: str) -> subprocess.CompletedProcess[str]:
+    program = f"import pipelines\nraise {error}"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

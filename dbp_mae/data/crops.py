@@ -3,13 +3,13 @@
 So a run that is resumed, or another variant in a comparison, sees the very same pixels and masks.
 """
 
-from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dbp_mae.data.batches import Batches, Pair, channels_first
 from dbp_mae.data.images import DecodedImages
@@ -22,12 +22,15 @@ Batch = Pair
 WIDEST = 4 / 3
 """Largest ratio of the sides that a resized crop had in its image."""
 
-Draws = Sequence[float] | np.ndarray
-"""Numbers drawn evenly from 0 to 1."""
+Draws = NDArray[np.float64]
+"""Two numbers drawn evenly, from 0 to below 1."""
 
 
 def random_crop(image: np.ndarray, size: int, place: Draws) -> np.ndarray:
-    """Cut a square at native scale, H W C, where `place` says; smaller images are padded."""
+    """Cut a square at native scale, H W C; smaller images are padded.
+
+    `place` is where it lies between the top and the bottom, the left and the right.
+    """
     image = pad_to_tile(image, size)
     top, left = _corner(image, size, size, place)
     return image[top : top + size, left : left + size]
@@ -38,8 +41,8 @@ def resized_crop(
 ) -> np.ndarray:
     """Cut a rectangle that covers a share (in `scale`) of an image, H W C, and resize it to a square.
 
-    `shape` decides the share and the ratio of the sides. The crop of MAE's pre-training
-    (arXiv 2111.06377, table 8), after Inception (arXiv 1409.4842).
+    `shape` decides the share and the ratio of the sides, `place` is as in `random_crop`. The crop of
+    MAE's pre-training (arXiv 2111.06377, table 8), after Inception (arXiv 1409.4842).
     """
     height, width, channels = image.shape
     area = (scale[0] + shape[0] * (scale[1] - scale[0])) * height * width
@@ -60,7 +63,7 @@ def _corner(image: np.ndarray, rows: int, columns: int, place: Draws) -> tuple[i
 
 
 def mirrored(crop: np.ndarray, upright: bool, pose: Draws) -> np.ndarray:
-    """Mirror a crop, H W C, or not: left and right, and unless it is upright, up and down."""
+    """Mirror a crop, H W C, or not, as `pose` says: unless it is upright up and down, and left and right."""
     down, right = (1 if draw < 0.5 else -1 for draw in pose)
     return crop[:: 1 if upright else down, ::right]
 
@@ -82,6 +85,7 @@ class CropBatches(Batches):
         self.images = images
         self.params = params
         self.seed = seed
+        assert params.batch % parts == 0, f"a batch of {params.batch} in {parts} parts"
         size = params.batch // parts
         self.part = slice(part * size, (part + 1) * size)
 
@@ -111,7 +115,7 @@ class CropBatches(Batches):
             crop = random_crop(image, params.crop, place)
         return mirrored(crop, self.images.data.upright, pose)
 
-    def _image_indices(self, step: int) -> list[int]:
+    def _image_indices(self, step: int) -> NDArray[np.int64]:
         images = self.params.batch // self.params.crops_per_image
         visits = np.arange(step * images, (step + 1) * images)
         epochs, positions = np.divmod(visits, len(self.images))
@@ -119,6 +123,5 @@ class CropBatches(Batches):
             epoch: np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.images))
             for epoch in np.unique(epochs)
         }
-        return [
-            int(orders[epoch][position]) for epoch, position in zip(epochs, positions, strict=True)
-        ]
+        pairs = zip(epochs, positions, strict=True)
+        return np.array([orders[epoch][position] for epoch, position in pairs])

@@ -1,7 +1,7 @@
 """How far a class must be ahead of the background: one offset, chosen on validation images.
 
-A training sees tiles with objects far more often than a line does, and its loss counts them double: so
-where objects are rare, the network calls too many pixels one.
+A training may see tiles with objects far more often than a line does, and its loss counts them double:
+so where objects are rare, the network calls too many pixels one.
 """
 
 import math
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dbp_mae.data.labels import IGNORED
-from dbp_mae.segmentation.metrics import mean_iou
+from dbp_mae.segmentation.metrics import iou
 
 OFFSETS = np.linspace(-2, 10, 49)
 """Candidates, added to the logit of the background."""
 
 
-def leads(logits: Tensor) -> Tensor:
-    """Tell each pixel's likeliest class, and how many of OFFSETS leave it ahead of the background.
+def lead_codes(logits: Tensor) -> Tensor:
+    """Tell each pixel's likeliest class but the background, and how many of OFFSETS leave it ahead of that.
 
     Args:
         logits: B K+1 H W, background first.
@@ -34,21 +34,22 @@ def leads(logits: Tensor) -> Tensor:
 
 
 def count_leads(
-    leads: NDArray[np.integer], target: NDArray[np.integer], classes: int
+    codes: NDArray[np.integer], target: NDArray[np.integer], classes: int
 ) -> NDArray[np.int64]:
     """Count pixels by labelled class, likeliest class and the number of OFFSETS that leave it ahead.
 
     Args:
-        leads: what `leads` returned; any shape.
+        codes: those of `lead_codes`; any shape.
         target: labelled class of each pixel, or 255; the same shape.
         classes: number of classes K, without background.
 
     Returns:
         (K+1, K, len(OFFSETS) + 1) counts, which add up over images.
     """
+    assert codes.shape == target.shape, f"{codes.shape} against {target.shape}"
     valid = target != IGNORED
     shape = (classes + 1, classes, len(OFFSETS) + 1)
-    cells = target[valid].astype(np.int64) * (shape[1] * shape[2]) + leads[valid]
+    cells = target[valid].astype(np.int64) * (shape[1] * shape[2]) + codes[valid]
     return np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
 
 
@@ -61,18 +62,19 @@ def confusion_by_offset(counts: NDArray[np.integer]) -> NDArray[np.int64]:
     Returns:
         (len(OFFSETS), K+1, K+1) counts.
     """
-    ahead = counts[..., ::-1].cumsum(axis=-1)[..., ::-1]  # by so many offsets, or more
-    foreground = ahead[..., 1:]
-    background = ahead[..., 0].sum(axis=1)[:, None] - foreground.sum(axis=1)
+    foreground = counts.sum(axis=-1, keepdims=True) - counts.cumsum(axis=-1)[..., :-1]
+    background = counts.sum(axis=(1, 2))[:, None] - foreground.sum(axis=1)
     return np.concatenate([background[:, None], foreground], axis=1).transpose(2, 0, 1)
 
 
 def best_offset(confusions: NDArray[np.integer]) -> int:
-    """Return which of OFFSETS has the highest mean IoU; of equals that nearest to 0.
+    """Return which of OFFSETS has the highest IoU, added up over the classes; of equals that nearest to 0.
+
+    No mean: a class that is not labelled would count only at the offsets that leave a pixel of it.
 
     Args:
         confusions: (len(OFFSETS), K+1, K+1) counts.
     """
     nearest = np.argsort(np.abs(OFFSETS), kind="stable")
-    quality = np.nan_to_num(mean_iou(confusions), nan=-1.0)
+    quality = np.nansum(iou(confusions)[:, 1:], axis=-1)
     return int(nearest[quality[nearest].argmax()])

@@ -27,7 +27,7 @@ from dbp_mae.segmentation.background import (
     best_offset,
     confusion_by_offset,
     count_leads,
-    leads,
+    lead_codes,
 )
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import iou, mean_iou
@@ -41,7 +41,7 @@ class Finetuned:
     """What a fine-tuning gives."""
 
     segmenter: Segmenter
-    """With the weights of the best validation, on the CPU, ready to predict."""
+    """On the CPU, ready to predict, with the weights of the best validation and its offset in the last bias."""
     curves: pd.DataFrame
     """step, seconds (of training alone), train_loss, learning_rate, images_per_second,
     data_wait_share, val_miou."""
@@ -148,11 +148,11 @@ class Finetuning(Training):
 
     def _counts(self, batch: TileBatch) -> np.ndarray:
         tiles, masks = batch
-        predicted = [
-            leads(self.model(self.fabric.to_device(part))).cpu()
+        codes = [
+            lead_codes(self.model(self.fabric.to_device(part))).cpu()
             for part in tiles.split(self.params.batch)
         ]
-        return count_leads(torch.cat(predicted).numpy(), masks.numpy(), len(self.classes))
+        return count_leads(torch.cat(codes).numpy(), masks.numpy(), len(self.classes))
 
     def learnt(self) -> dict[str, Any]:
         """Return the states of the network and the optimizer, and the best so far."""

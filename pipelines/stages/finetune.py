@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import load_encoder
 from dbp_mae.files import sha256_of
 from dbp_mae.params import Params
-from pipelines.finetuning import write_segmenter
+from pipelines.finetuning import MANIFEST, train_segmenter
 from pipelines.stage import run
 
 ENCODER = Path("models/pretrain/encoder.safetensors")
@@ -17,7 +18,7 @@ def main(params: Params) -> None:
     """Fine-tune from the pre-trained encoder."""
     weights, spec = load_encoder(ENCODER)
     name = f"{FOLDER.name}-{sha256_of(ENCODER)[:12]}"
-    write_segmenter(SEGMENTER, FOLDER, params, spec, weights, name)
+    train_segmenter(SEGMENTER, FOLDER, read_manifest(MANIFEST), params, spec, weights, name)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from dbp_mae.data.images import pooled_statistics
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import Params
-from pipelines.finetuning import MANIFEST, write_segmenter
+from pipelines.finetuning import MANIFEST, train_segmenter
 from pipelines.stage import run
 
 SEGMENTER = Path("models/scratch.safetensors")
@@ -17,11 +19,11 @@ def main(params: Params) -> None:
     """Fine-tune without pre-training, the encoder at the control's own rate."""
     recipe = params.finetune.model_copy(update={"encoder_rate": params.scratch.encoder_rate})
     params = params.model_copy(update={"finetune": recipe})
-    write_segmenter(SEGMENTER, FOLDER, params, _spec(params), None, FOLDER.name)
-
-
-def _spec(params: Params) -> EncoderSpec:
     frame = read_manifest(MANIFEST)
+    train_segmenter(SEGMENTER, FOLDER, frame, params, _spec(frame, params), None, FOLDER.name)
+
+
+def _spec(frame: pd.DataFrame, params: Params) -> EncoderSpec:
     mean, std = pooled_statistics(frame[frame["split"] == "train"])
     size = params.pretrain
     return EncoderSpec(

@@ -87,6 +87,25 @@ def test_processes_load_their_parts_of_the_batch_and_no_others(
         assert torch.equal(joint, torch.cat(shared))
 
 
+def test_an_image_is_decoded_once_for_all_its_crops(
+    labelled: tuple[pd.DataFrame, DataParams, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, data, _ = labelled
+    decoded: list[int] = []
+    decode = DecodedImages.decode
+
+    def counted(images: DecodedImages, index: int) -> np.ndarray:
+        decoded.append(index)
+        return decode(images, index)
+
+    monkeypatch.setattr(DecodedImages, "decode", counted)
+    sizes = {"batch": 8, "crop": 32, "crops_per_image": 2}
+    params = default_params().pretrain.model_copy(update=sizes)
+    pixels, _ = CropBatches(DecodedImages(frame, data, budget=0), params, seed=3)[0]
+    assert len(pixels) == 8
+    assert len(decoded) == 4
+
+
 def test_every_image_is_visited_once_an_epoch(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:

@@ -46,9 +46,8 @@ def test_micro_batches_make_one_step(update: str) -> None:
         params = tiny_params(update=update, sample=1.0, accumulate=accumulate, **SHORT)
         training, batches = start(params)
         for group in training.optimizers[0].param_groups:
-            group["eps"] = (
-                1e-4  # else Adam makes steps of rounding where a gradient is next to nothing
-            )
+            # Else Adam makes steps of rounding where a gradient is next to nothing.
+            group["eps"] = 1e-4
         losses.append([step(training, batches) for _ in range(params.steps)])
         states.append(training.plain_model.state_dict())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -12,11 +12,13 @@ from timm.layers import use_fused_attn
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
+from dbp_mae.data.tiles import LabelledImages, ValidationTiles
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import EncoderSpec, create_encoder
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
 from dbp_mae.segmentation.loss import SegmentationLoss
+from dbp_mae.segmentation.metrics import confusion_matrix, mean_iou
 from dbp_mae.segmentation.network import Segmenter, load_segmenter, save_segmenter
 from dbp_mae.segmentation.train import Finetuned, finetune, summarize
 
@@ -140,6 +142,24 @@ def test_learns_and_keeps_the_best(
     assert set(summary["val_iou"]) == {"wire", "ball", "wedge", "epoxy"}
     assert result.labelled_images == 4
     assert use_fused_attn()  # networks made later keep theirs
+
+
+def test_the_offset_of_the_background_is_in_what_is_returned(
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path
+) -> None:
+    frame, data_params, folder = data
+    params = settings(precision="32-true")
+    result = run(data, params, tmp_path)
+    assert result.best["background_offset"] != 0
+    validation = frame[(frame["split"] == "val") & (frame["label_state"] == "labelled")]
+    confusion = np.zeros((5, 5), np.int64)
+    for tiles, masks in ValidationTiles(
+        LabelledImages(validation, data_params, folder), params.tile
+    ):
+        with torch.no_grad():
+            predicted = result.segmenter(tiles).argmax(dim=1)
+        confusion += confusion_matrix(predicted.numpy(), masks.numpy(), classes=4)
+    assert mean_iou(confusion) == pytest.approx(result.best["val_miou"], abs=1e-4)
 
 
 def test_encoder_that_is_kept_stays_as_it_was(
