@@ -41,7 +41,7 @@ class Finetuned:
     """What a fine-tuning gives."""
 
     segmenter: Segmenter
-    """On the CPU, ready to predict, with the weights of the best validation and its offset in the last bias."""
+    """With the weights of the best validation, its offset in the last bias; on the CPU, ready to predict."""
     curves: pd.DataFrame
     """step, seconds (of training alone), train_loss, learning_rate, images_per_second,
     data_wait_share, val_miou."""
