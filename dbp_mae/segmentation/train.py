@@ -137,7 +137,7 @@ class Finetuning(Training):
         chosen = best_offset(by_offset)
         confusion = by_offset[chosen]
         columns = {"val_miou": float(mean_iou(confusion))}
-        if not self.best or _known(columns["val_miou"]) >= _known(self.best["val_miou"]):
+        if not self.best or _rank(columns["val_miou"]) >= _rank(self.best["val_miou"]):
             self.best = {"step": self.step, **columns, "background_offset": float(OFFSETS[chosen])}
             self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
@@ -209,9 +209,9 @@ def _attention(fused: bool) -> Iterator[None]:
         set_fused_attn(before)
 
 
-def _known(share: float) -> float:
-    """Return the share, or -1 where it is unknown: no class was labelled or predicted."""
-    return -1.0 if math.isnan(share) else share
+def _rank(miou: float) -> float:
+    """Return the mIoU, or 1 where it is unknown: nothing is labelled there, and nothing called an object."""
+    return 1.0 if math.isnan(miou) else miou
 
 
 def _none_if_unknown(share: float) -> float | None:

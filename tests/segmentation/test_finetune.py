@@ -12,15 +12,16 @@ from timm.layers import use_fused_attn
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
-from dbp_mae.data.tiles import LabelledImages, ValidationTiles
+from dbp_mae.data.tiles import LabelledImages, TileBatch, ValidationTiles
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import EncoderSpec, create_encoder
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, FinetuneParams
+from dbp_mae.segmentation.background import OFFSETS
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import confusion_matrix, mean_iou
 from dbp_mae.segmentation.network import Segmenter, load_segmenter, save_segmenter
-from dbp_mae.segmentation.train import Finetuned, finetune, summarize
+from dbp_mae.segmentation.train import Finetuned, Finetuning, finetune, summarize
 
 SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
 
@@ -174,6 +175,22 @@ def test_encoder_that_is_kept_stays_as_it_was(
         tuned.encoder.blocks[-1].mlp.fc1.weight, kept.encoder.blocks[-1].mlp.fc1.weight
     )
     assert not torch.equal(tuned.head[0].weight, kept.head[0].weight)
+
+
+def test_without_an_object_to_find_none_is_better_than_a_false_one(
+    data: tuple[pd.DataFrame, DataParams, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counts(training: Finetuning, batch: TileBatch) -> np.ndarray:
+        background = np.zeros((5, 4, len(OFFSETS) + 1), np.int64)
+        background[0, 0, 0] = 9  # behind the background at every offset
+        background[0, 0, -1] = training.step - 1  # ahead of it at every one
+        return background
+
+    monkeypatch.setattr(Finetuning, "_counts", counts)
+    result = run(data, settings(steps=2, warmup_steps=0, validate_every=1), tmp_path)
+    assert result.curves["val_miou"].fillna(-1).tolist() == [-1, 0]
+    assert result.best["step"] == 1
+    assert summarize(result)["val_miou"] is None
 
 
 def test_split_without_labels_is_refused(
