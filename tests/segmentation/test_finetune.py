@@ -34,7 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, DataPa
         update={"devices": 4, "views": 2, "labelled_share": 1.0, "size": 96, "seed": 2}
     )
     render_dataset(source, render)
-    settings = params.data.model_copy(update={"source": source})
+    shares = {"val_share": 0.2, "test_share": 0.4}
+    settings = params.data.model_copy(update={"source": source, **shares})
     return ingest(source, settings, folder / "masks"), settings, folder
 
 
