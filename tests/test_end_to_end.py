@@ -22,6 +22,7 @@ from dbp_mae.segmentation.metrics import confusion_matrix, mean_iou
 
 ROOT = Path(__file__).parents[1]
 SMALL: dict[str, dict[str, Any]] = {
+    "data": {"val_share": 0.2, "test_share": 0.4},
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 128},
     "pretrain": {"steps": 20, "warmup_steps": 2, "batch": 16, "crop": 32, "validate_every": 10},
     "finetune": {"steps": 10, "warmup_steps": 2, "batch": 4, "tile": 64, "decoder_width": 8},
