@@ -79,6 +79,8 @@ class Training(ABC):
     name: str
     advice: str
     """What to do when something is no longer finite."""
+    economy: str
+    """What to do when a step needs more memory than the GPU has."""
 
     def __init__(self, fabric: Fabric, params: LoopParams) -> None:
         if resolve(params.precision) == "bf16-mixed":
@@ -154,6 +156,7 @@ class Training(ABC):
 
         Raises:
             DivergedError: the loss or something learnt is no longer finite.
+            UserError: the GPU's memory is too small.
         """
         while self.step < stop:
             clock = time.perf_counter()
@@ -199,7 +202,13 @@ class Training(ABC):
         return bool(self.fabric.all_reduce(flag, reduce_op="sum"))
 
     def _train_step(self, batch: Pair) -> None:
-        self.losses.append(self.optimize(self.fabric.to_device(batch)).detach())
+        try:
+            loss = self.optimize(self.fabric.to_device(batch))
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"A step of {self.name} needs more memory than the GPU has: {self.economy}."
+            ) from None
+        self.losses.append(loss.detach())
         self.step += 1
 
     def _check_finite(self) -> None:
@@ -277,7 +286,7 @@ class Training(ABC):
         self.rows = state["rows"]
         try:
             self.load_learnt(state["learnt"])
-        except (RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"The state to go on from is of a {self.name} with another network or optimizer: put "

@@ -149,6 +149,7 @@ class Pretraining(Training):
 
     name = "pretrain"
     advice = "lower pretrain.learning_rate or pretrain.decorrelation.eps"
+    economy = "raise pretrain.accumulate, or lower pretrain.batch"
 
     def __init__(
         self, fabric: Fabric, spec: EncoderSpec, params: PretrainParams, validation: Batch
@@ -269,7 +270,10 @@ class Pretraining(Training):
         """Go on from what `learnt` returned."""
         self.plain_model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            decays = [group["weight_decay"] for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            for group, decay in zip(optimizer.param_groups, decays, strict=True):
+                group["weight_decay"] = decay  # `pipelines.resume` may have changed it
         if self.decorrelator:
             self.decorrelator.go_on_from(self.step)
 

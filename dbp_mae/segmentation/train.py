@@ -89,6 +89,7 @@ class Finetuning(Training):
     """Supervised segmentation of labelled tiles."""
 
     advice = "lower finetune.learning_rate"
+    economy = "lower finetune.batch or finetune.tile"
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from tiny import start, step, tiny_params, train
 from torch import Tensor, nn
 
 from dbp_mae.checkpoint import Checkpoint, not_finite
+from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
 from dbp_mae.training import DivergedError
 
@@ -110,22 +111,56 @@ def test_decoder_and_heads_are_left_alone() -> None:
 def test_a_diverging_r_is_named_and_the_last_good_state_kept(tmp_path: Path) -> None:
     calm = tiny_params(update="paper", eps=0.02, checkpoint_every=4)
     training, batches = start(calm)
-    assert training.decorrelator
 
     def worsen() -> None:
-        wild = calm.decorrelation.model_copy(update={"eps": 1.9})
-        training.decorrelator.params = wild
+        assert training.decorrelator
+        weight = training.decorrelator.layers["blocks.3.attn.proj"].parametrizations["weight"]
+        weight[0].decorrelator *= 3e5
 
-    checkpoint = Checkpoint(tmp_path)
-    with pytest.raises(
-        DivergedError, match=r"R of blocks\.\d\.\S+ .*no longer finite.*decorrelation\.eps"
-    ):
-        training.run(batches, checkpoint, worsen)
+    message = r"R of blocks\.3\.attn\.proj is no longer finite since step 6: .*decorrelation\.eps"
+    with pytest.raises(DivergedError, match=message):
+        training.run(batches, Checkpoint(tmp_path), worsen)
+    assert_is_good(Checkpoint(tmp_path), step=4)
+    train(calm, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path: Path) -> None:
+    training, batches = start(tiny_params(update="none", checkpoint_every=4))
+
+    def worsen() -> None:
+        training.plain_model.register_forward_hook(lambda _, inputs, loss: loss * torch.nan)
+
+    with pytest.raises(DivergedError, match=r"the loss is no longer finite since step 5: lower"):
+        training.run(batches, Checkpoint(tmp_path), worsen)
+    assert_is_good(Checkpoint(tmp_path), step=4)
+
+
+def assert_is_good(checkpoint: Checkpoint, step: int) -> None:
     state = checkpoint.load()
     assert state is not None
-    assert state["step"] == 4
+    assert state["step"] == step
     assert not list(not_finite(state))
-    train(calm, tmp_path)
+
+
+def test_a_step_too_large_for_the_gpu_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    training, batches = start(tiny_params(**SHORT))
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.optimizers[-1], "step", fail)
+    with pytest.raises(
+        UserError, match=r"more memory than the GPU has: raise pretrain\.accumulate"
+    ):
+        training.advance(iter([batches[0]]), stop=1)
+
+
+def test_what_goes_on_decays_as_the_settings_say_now() -> None:
+    before, _ = start(tiny_params(optimizer="muon", weight_decay=0.05))
+    after, _ = start(tiny_params(optimizer="muon", weight_decay=0.2))
+    after.load_state(before.state())
+    groups = [group for optimizer in after.optimizers for group in optimizer.param_groups]
+    assert [group["weight_decay"] for group in groups] == [0.2, 0.2, 0.0]
 
 
 def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, sa
 from dbp_mae.errors import UserError
 from dbp_mae.interruption import Interrupted
 from dbp_mae.params import DataParams, PretrainParams
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import Pretrained, Pretraining, pretrain, summarize
 
@@ -200,8 +199,8 @@ def test_eps_is_checked_before_the_first_step_alone(
     run(frame, data, wild, tmp_path)  # no step is left to take
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
-def test_every_optimizer_trains(
+@pytest.mark.parametrize("optimizer", ["adamw", "soap"])  # `trained` has the default, muon
+def test_every_other_optimizer_trains(
     optimizer: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
     result = run(frame, data, settings(optimizer=optimizer), tmp_path)
@@ -217,11 +216,6 @@ def test_two_devices_give_what_one_gives(
     alone = run(frame, data, settings(accumulate=2), tmp_path / "alone")
     figures = ["step", "train_loss", "val_loss", "correlation"]
     pd.testing.assert_frame_equal(shared.curves[figures], alone.curves[figures])
-
-
-def test_decoder_has_no_decorrelation(trained: Pretrained) -> None:
-    plain = MaskedAutoencoder(trained.spec, settings())
-    assert set(trained.model.state_dict()) == set(plain.state_dict())
 
 
 def test_file_is_a_plain_timm_model(trained: Pretrained, tmp_path: Path) -> None:
@@ -258,13 +252,6 @@ def test_summary_and_pictures(trained: Pretrained) -> None:
     assert visible.sum() == 4
     np.testing.assert_array_equal(patches[2][visible], patches[0][visible])
     assert (patches[2][~visible] != patches[1][~visible]).any()
-
-
-def test_loss_that_is_not_finite_stops(
-    frame: pd.DataFrame, data: DataParams, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=r"no longer finite.*learning_rate"):
-        run(frame, data, settings("paper", learning_rate=1e30, warmup_steps=0), tmp_path)
 
 
 def test_sample_below_one_token_is_refused(
