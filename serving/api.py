@@ -4,10 +4,10 @@ They are a Starlette application inside the BentoML service, since BentoML's own
 fetch a URL given in place of an image, and wrap the message of an error in a list.
 """
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -54,7 +54,8 @@ def create_app(max_body: int) -> Starlette:
             Exception: apologise,
         },
     )
-    app.state.one_at_a_time = CapacityLimiter(1)
+    # A request that is given up frees its place only when its inspection has ended.
+    app.state.one_at_a_time = ThreadPoolExecutor(1, "inspection")
     return app
 
 
@@ -74,12 +75,12 @@ async def segment(request: Request) -> Response:
     `?mask=true` adds the mask to the answer, `?image=true` the image as the model sees it.
     """
     with_mask, with_image = _switch(request, "mask"), _switch(request, "image")
-    answer = await anyio.to_thread.run_sync(
+    answer = await asyncio.get_running_loop().run_in_executor(
+        request.app.state.one_at_a_time,
         _inspector(request).inspect,
         await _image_bytes(request),
         with_mask,
         with_image,
-        limiter=request.app.state.one_at_a_time,
     )
     return JSONResponse(answer)
 

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from dbp_mae.inspection.drift import image_statistics
-from dbp_mae.inspection.images import decode_image, encode_png
+from dbp_mae.inspection.images import MAX_PIXELS, decode_image, encode_png
 from dbp_mae.inspection.objects import InspectionObject
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.inspection.verdict import verdict
+
+PROBABILITIES = 4_000_000_000
+"""Bytes that the probabilities of one image may take: a file of some kB can hold very many pixels."""
 
 
 class Inspector:
@@ -23,6 +26,7 @@ class Inspector:
     def __init__(self, segmenter: Segmenter, log: Path | None) -> None:
         self._segmenter = segmenter
         self._log = log
+        self._max_pixels = min(MAX_PIXELS, PROBABILITIES // segmenter.bytes_per_pixel)
 
     def inspect(self, data: bytes, with_mask: bool, with_image: bool) -> dict[str, Any]:
         """Return the answer to the client.
@@ -38,7 +42,7 @@ class Inspector:
         """
         card = self._segmenter.card
         started = perf_counter()
-        image = decode_image(data, card.channels, card.white_level)
+        image = decode_image(data, card.channels, card.white_level, self._max_pixels)
         decoded = perf_counter()
         found = self._segmenter.segment(image)
         predicted = perf_counter()

@@ -31,8 +31,8 @@ class Segmentation:
 class Segmenter:
     """An exported segmenter.
 
-    Memory grows with the image: 4 * (K + 2) bytes a pixel for the probabilities and weights, and
-    up to 4 * C for its overlapping tiles.
+    Memory grows with the image: `bytes_per_pixel` for the probabilities and weights, and up to 4 * C for
+    its overlapping tiles.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard, sha256: str) -> None:
@@ -72,6 +72,11 @@ class Segmenter:
         except UserError as error:
             raise UserError(f"Model file {path} is refused: {error}.") from None
         return cls(session, card, hashlib.sha256(data).hexdigest())
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Memory that the probabilities of K + 1 classes and the tiles' weights take."""
+        return 4 * (len(self.card.classes) + 2)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Return the probabilities of background and classes, (K + 1) H W float32.
