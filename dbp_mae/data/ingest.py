@@ -142,8 +142,9 @@ def _mask_of(
         )
     if sample.label is None:
         return np.zeros((height, width), np.uint8)
-    mask = read_label(source / sample.label, params.classes, height, width)
-    if sample.state == "clean" and np.isin(mask, range(1, len(params.classes) + 1)).any():
+    clean = sample.state == "clean"
+    mask = read_label(source / sample.label, params.classes, height, width, clean)
+    if clean and np.isin(mask, range(1, len(params.classes) + 1)).any():
         raise LabelError(
             "contradiction",
             "marks objects, but parts.csv says that the image is clean: correct one of them",

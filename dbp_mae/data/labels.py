@@ -44,13 +44,16 @@ class _LabelMe(BaseModel):
     imageHeight: int | None = None
 
 
-def read_label(path: Path, classes: list[str], height: int, width: int) -> np.ndarray:
+def read_label(
+    path: Path, classes: list[str], height: int, width: int, clean: bool = False
+) -> np.ndarray:
     """Read a label file as a mask.
 
     Args:
         path: an index PNG, or a LabelMe JSON file.
         classes: their names; class i of the mask (counted from 1) is the i-th.
         height: of the image in pixels, like `width`.
+        clean: the image is known to show no object, so a mask may hold 0 and 255 alone.
 
     Returns:
         uint8, H W.
@@ -64,10 +67,12 @@ def read_label(path: Path, classes: list[str], height: int, width: int) -> np.nd
         raise LabelError("unreadable", f"cannot be opened ({error.strerror})") from None
     if path.suffix.lower() == ".json":
         return mask_from_labelme(data, classes, height, width)
-    return mask_from_png(data, classes, height, width)
+    return mask_from_png(data, classes, height, width, clean)
 
 
-def mask_from_png(data: bytes, classes: list[str], height: int, width: int) -> np.ndarray:
+def mask_from_png(
+    data: bytes, classes: list[str], height: int, width: int, clean: bool = False
+) -> np.ndarray:
     """Decode an index PNG (8-bit grey, or palette) and check its values; see `read_label`."""
     if not data.startswith(_PNG_SIGNATURE):
         raise LabelError(
@@ -90,7 +95,7 @@ def mask_from_png(data: bytes, classes: list[str], height: int, width: int) -> n
             mask = np.array(image, dtype=np.uint8)
     except Exception:  # damaged files make Pillow raise almost anything
         raise LabelError("unreadable", "is damaged or incomplete: save the mask again") from None
-    _check_values(mask, classes)
+    _check_values(mask, classes, clean)
     return mask
 
 
@@ -133,13 +138,14 @@ def _check_size(columns: int, rows: int, width: int, height: int) -> None:
         )
 
 
-def _check_values(mask: np.ndarray, classes: list[str]) -> None:
+def _check_values(mask: np.ndarray, classes: list[str], clean: bool) -> None:
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-    if IGNORED in values and set(values) <= {0, IGNORED}:
+    if not clean and IGNORED in values and set(values) <= {0, IGNORED}:
         raise LabelError(
             "binary_mask",
             "holds no value but 0 and 255, and 255 means ignored: "
-            f"write the class index instead of 255 (1 is '{classes[0]}')",
+            f"write the class index instead of 255 (1 is '{classes[0]}'), or call the image clean in "
+            "parts.csv if it shows no object",
         )
     if unknown := [int(value) for value in values if len(classes) < value < IGNORED]:
         raise LabelError(

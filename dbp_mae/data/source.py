@@ -1,7 +1,7 @@
 """What a source folder holds: images, labels and parts that fit together, or a sentence why not."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -43,7 +43,7 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
             holds no image.
     """
     folder = source / params.images
-    images = _find_images(folder)
+    images = _find_images(folder, LABEL_FOLDERS if folder == source else ())
     labels = _find_labels(source, set(images)) if params.classes else {}
     parts = _read_parts(source / "parts.csv", images.values())
     if not parts and params.group_pattern is None:
@@ -67,8 +67,8 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
     return _draw(samples, params.share, params.seed)
 
 
-def _find_images(folder: Path) -> dict[str, Path]:
-    """Return the images by name without suffix, relative to `folder`."""
+def _find_images(folder: Path, left_out: Container[str]) -> dict[str, Path]:
+    """Return the images by name without suffix, relative to `folder`, but for its folders `left_out`."""
     if not folder.is_dir():
         raise UserError(
             f"{folder} is missing: data.source must be a folder with a folder {folder.name}/ in it "
@@ -77,7 +77,7 @@ def _find_images(folder: Path) -> dict[str, Path]:
     images: list[Path] = []
     others: list[Path] = []
     for file in _files_in(folder):
-        if file.parts[0] in LABEL_FOLDERS:  # the folder of images is the source itself
+        if file.parts[0] in left_out:
             continue
         (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
     if not images:

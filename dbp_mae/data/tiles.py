@@ -107,7 +107,7 @@ def pad_mask(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 class ValidationTiles(Batches):
-    """Item `index` is an image cut into tiles that cover it, as one batch."""
+    """Item `index` is an image cut into tiles that cover it, as one batch; each pixel counts once."""
 
     def __init__(self, labelled: LabelledImages, size: int) -> None:
         self.labelled = labelled
@@ -123,7 +123,11 @@ class ValidationTiles(Batches):
         image, mask = self.labelled[index]
         tiles, origins = cut_tiles(image, self.size, overlap=0)
         padded = pad_mask(mask, self.size)
-        masks = [padded[y : y + self.size, x : x + self.size] for y, x in origins]
+        masks = []
+        for top, left in origins:
+            tile = padded[top : top + self.size, left : left + self.size]
+            masks.append(tile.copy())
+            tile[:] = IGNORED  # the last tile of a row or column reaches back into the one before
         return channels_first(tiles), _stacked(masks)
 
 

@@ -188,6 +188,24 @@ def test_images_in_another_folder_are_found(source: Path) -> None:
     assert rows["mask_path"].to_list() == usual["mask_path"].to_list()
 
 
+def test_an_image_folder_named_like_a_label_folder_is_not_left_out(source: Path) -> None:
+    (source / "images/labels").mkdir()
+    (source / "images/p0_f0.png").rename(source / "images/labels/p0_f0.png")
+    (source / "masks/p0_f0.png").unlink()
+    assert "labels/p0_f0.png" in ingested(source, group_pattern=None).index
+
+
+def test_a_clean_image_may_have_an_ignored_region(source: Path) -> None:
+    mask = np.zeros((folder.HEIGHT, folder.WIDTH), np.uint8)
+    mask[:3] = 255
+    cv2.imwrite(str(source / "masks/p0_f0.png"), mask)
+    assert "or call the image clean" in ingested(source).loc["p0_f0.png", "label_error"]
+    folder.write_parts(source, [{"image": "p0_f0.png", "group": "p0", "state": "clean"}])
+    row = ingested(source).loc["p0_f0.png"]
+    assert pd.isna(row["label_error_kind"])
+    assert row["ignored_pixels"] == 3 * folder.WIDTH
+
+
 def test_states_of_parts_csv(source: Path) -> None:
     (source / "masks/p0_f0.png").unlink()
     states = {"p0_f0": "clean", "p0_f1": "unlabelled", "p1_f0": "excluded", "p1_f1": ""}

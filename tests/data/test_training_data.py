@@ -309,6 +309,19 @@ def test_validation_tiles_cover_and_padding_is_ignored(
     assert pad_mask(np.zeros((5, 200), np.uint8), 128).shape == (128, 200)
 
 
+@pytest.mark.parametrize("size", [32, 40, 70])
+def test_validation_counts_every_pixel_once(
+    size: int, labelled: tuple[pd.DataFrame, DataParams, Path]
+) -> None:
+    frame, data, folder = labelled
+    images = LabelledImages(frame, data, folder)
+    for (_, mask), (_, masks) in zip(images, ValidationTiles(images, size), strict=True):
+        counts = np.bincount(masks.numpy().ravel(), minlength=256)
+        np.testing.assert_array_equal(
+            counts[:IGNORED], np.bincount(mask.ravel(), minlength=256)[:IGNORED]
+        )
+
+
 def test_sample_tiles_are_real(labelled: tuple[pd.DataFrame, DataParams, Path]) -> None:
     frame, data, _ = labelled
     tiles = sample_tiles(frame, data, 32)
