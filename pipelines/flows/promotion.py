@@ -57,16 +57,17 @@ def promote(
 
 
 def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
-    # New labels redraw the splits: the served model may have learnt from what is now held out.
+    # New labels redraw the splits: the served model may have learnt from parts that are now held out.
     held_out = manifest[(manifest["split"] == "test") & (manifest["label_state"] == "labelled")]
     try:
-        seen = pd.read_csv(SEEN)["sha256"]
+        seen = pd.read_csv(SEEN, dtype=str)
     except FileNotFoundError:
         reason = f"{SEEN} is missing, which lists the images that the served model has seen"
     else:
-        if not (unseen := held_out[~held_out["sha256"].isin(seen)]).empty:
-            return unseen
-        reason = "the served model has seen every image that is now held out"
+        known = held_out["sha256"].isin(seen["sha256"]) | held_out["group"].isin(seen["group"])
+        if not known.all():
+            return held_out[~known]
+        reason = "the served model has seen every part that is now held out"
     raise UserError(
         f"The models cannot be compared, a person must decide: {reason}. "
         f"Delete {PRODUCTION} to promote the new one without a comparison."
@@ -78,5 +79,5 @@ def _replace(manifest: pd.DataFrame) -> None:
     SEEN.unlink(missing_ok=True)
     with atomic_path(PRODUCTION) as temporary:
         shutil.copyfile(CANDIDATE, temporary)
-    seen = manifest.loc[manifest["split"].isin(["train", "val"]), ["sha256"]]
+    seen = manifest.loc[manifest["split"].isin(["train", "val"]), ["sha256", "group"]]
     write_text(SEEN, seen.to_csv(index=False))

@@ -16,6 +16,7 @@ from pipelines.flows.exclusive import exclusive
 from pipelines.flows.outcome import one_sentence, run_from_shell
 from pipelines.flows.promotion import PRODUCTION, promote
 from pipelines.flows.results import publish_results
+from pipelines.stage import DATA, VALIDATED
 from pipelines.summary import METRICS, read_json
 
 
@@ -37,7 +38,7 @@ def retrain(tolerance: float = 0.0) -> str:
     if not is_saved():
         save_experiment(experiment_name())
     publish_results()
-    manifest = read_manifest(Path("data/validated.parquet"))
+    manifest = read_manifest(VALIDATED)
     return promote(_miou(read_json(METRICS)), manifest, held_out_miou, tolerance)
 
 
@@ -49,7 +50,7 @@ def held_out_miou(model: Path, held_out: pd.DataFrame) -> float:
     """
     params = load_params()
     try:
-        result = evaluate(model, None, held_out, params.data.source, Path("data"), params)
+        result = evaluate(model, None, held_out, params.data.source, DATA, params)
         return _miou(result.metrics)
     except UserError as error:
         raise UserError(

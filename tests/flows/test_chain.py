@@ -172,7 +172,7 @@ def exporting(workspace: Workspace, tiny_model: Path) -> Workspace:
         "outs": ["models/segmenter.onnx"],
     }
     workspace.write_stages({"export": export})
-    seen = {"path": "images/a.png", "sha256": "a", "split": "train"}
+    seen = {"path": "images/a.png", "sha256": "a", "group": "p", "split": "train"}
     write_manifest(manifest_from_rows([seen]), workspace.root / "data/validated.parquet")
     return workspace
 
@@ -182,7 +182,7 @@ def test_retraining_promotes_and_saves_what_changed(exporting: Workspace, tiny_m
     assert state.is_completed(), state.message
     assert "first model was promoted" in state.message
     assert PRODUCTION.read_bytes() == tiny_model.read_bytes()
-    assert SEEN.read_text() == "sha256\na\n"
+    assert SEEN.read_text() == "sha256,group\na,p\n"
     (experiment,) = exporting.experiments()
     assert re.fullmatch(r"retrain-\d{4}-\d\d-\d\d-\d{4}", experiment)
 

@@ -25,9 +25,9 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def manifest(**splits: str) -> pd.DataFrame:
-    """Return labelled images of these names and splits."""
+    """Return labelled images of these names and splits; the first letter is the part's."""
     return manifest_from_rows(
-        {"sha256": name, "split": split, "label_state": "labelled"}
+        {"sha256": name, "group": name[0], "split": split, "label_state": "labelled"}
         for name, split in splits.items()
     )
 
@@ -35,7 +35,7 @@ def manifest(**splits: str) -> pd.DataFrame:
 def serve(content: bytes, *seen: str) -> None:
     PRODUCTION.parent.mkdir()
     PRODUCTION.write_bytes(content)
-    SEEN.write_text("\n".join(["sha256", *seen]))
+    SEEN.write_text("\n".join(["sha256,group", *seen]))
 
 
 class Judge:
@@ -77,12 +77,12 @@ def test_both_are_judged_on_what_the_served_model_has_not_seen() -> None:
     assert judge.images == []  # the first model
 
     CANDIDATE.write_bytes(b"newer")
-    redrawn = manifest(a="test", b="test", c="train", d="test", e="test")
+    redrawn = manifest(a="test", a2="test", b="test", c="train", d="test", e="test")
     assert "on 2 images" in promote(0.7, redrawn, judge, 0.0)
     assert judge.images == [["d", "e"]] * 2
 
     CANDIDATE.write_bytes(b"newest")
-    with pytest.raises(UserError, match=f"has seen every image.*Delete {PRODUCTION}"):
+    with pytest.raises(UserError, match=f"has seen every part.*Delete {PRODUCTION}"):
         promote(0.7, manifest(c="test", d="train"), judge, 0.0)
     assert PRODUCTION.read_bytes() == b"newer"
 
