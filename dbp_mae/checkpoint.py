@@ -1,6 +1,7 @@
 """Where a training that was killed goes on: everything a bit-identical resume needs, in one file."""
 
 import hashlib
+import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path
 
 ROOT = Path(".checkpoints")
@@ -62,7 +64,8 @@ class Checkpoint:
             lock.acquire(blocking=False)
         except Timeout:
             print(
-                "Another process is still at this training: waiting until it has ended.", flush=True
+                f"Another process is still at {self.folder.name}: waiting until it has ended.",
+                flush=True,
             )
             lock.acquire()
         try:
@@ -72,14 +75,25 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, tensors and plain values, in place of the last one."""
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        # Given a path, torch would hide what the disk says.
+        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the last state, on the CPU, or None where there is none."""
+        """Return the last state, on the CPU, or None where there is none.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         if not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (EOFError, RuntimeError, pickle.UnpicklingError):
+            raise UserError(
+                f"{self.path}, from which the training would go on, is damaged: remove {self.folder}, "
+                "and it starts from its beginning."
+            ) from None
         return state
 
     def discard(self) -> None:

@@ -14,6 +14,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # after a power cut the name must not stand for an empty file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -22,16 +22,16 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.files import write_text
 from dbp_mae.params import load_params
 from pipelines.ending import plain_ending
+from pipelines.stage import DATA, VALIDATED
 
 DEFAULT = Path("conf/comparison/default.yaml")
-MANIFEST = Path("data/validated.parquet")
 FOLDER = Path("reports/comparison")
 
 
 def main(file: Path) -> None:
     """Run the comparison of a file; write page and figures whenever they have grown."""
     plan, params = load_plan(file), load_params()
-    subject = Subject(MANIFEST, read_manifest(MANIFEST), MANIFEST.parent)
+    subject = Subject(VALIDATED, read_manifest(VALIDATED), DATA)
     for results in compare(plan, params, subject, print):
         write(results)
     print(*sentences(results), sep="\n")

@@ -1,11 +1,14 @@
 """How a command of the project ends when a user has to know something: with one sentence."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dbp_mae.errors import UserError
 from dbp_mae.interruption import Interrupted
+
+REFUSED_BY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
 @contextmanager
@@ -17,3 +20,10 @@ def plain_ending() -> Iterator[None]:
         sys.exit(f"stopped: {stop}")
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in REFUSED_BY_DISK:
+            raise
+        file = f"{error.filename}: " if error.filename else ""
+        sys.exit(
+            f"error: {file}{error.strerror}: make room there or allow it, and give the same command again."
+        )

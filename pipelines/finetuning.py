@@ -14,9 +14,7 @@ from dbp_mae.files import write_text
 from dbp_mae.params import Params
 from dbp_mae.segmentation.network import save_segmenter
 from dbp_mae.segmentation.train import Finetuned, finetune, summarize
-
-DATA = Path("data")
-MANIFEST = DATA / "validated.parquet"
+from pipelines.stage import DATA
 
 
 def train_segmenter(

@@ -14,19 +14,25 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, load_params
 from pipelines.ending import plain_ending
-from pipelines.stages.pretrain import MANIFEST, last_state
+from pipelines.stage import VALIDATED
+from pipelines.stages.pretrain import last_state
 
 
 def resume(stopped: Path, params: Params) -> Path:
     """Copy the state in the folder `stopped` to the one for `params`, which is returned.
 
     Raises:
-        UserError: there is no state to copy, or one already where it would go.
+        UserError: there is no state to copy, one already where it would go, or no step left to take.
     """
     state = Checkpoint(stopped).load()
     if state is None:
         raise UserError(f"{stopped} holds no state: give the folder that the error message named.")
-    target = last_state(read_manifest(MANIFEST), params)
+    if state["step"] >= params.pretrain.steps:
+        raise UserError(
+            f"The state in {stopped} has taken {state['step']} steps already: give pretrain.steps "
+            f"({params.pretrain.steps}) a larger value."
+        )
+    target = last_state(read_manifest(VALIDATED), params)
     if target.path.exists():
         raise UserError(
             f"{target.folder} holds a state of params.yaml as it is: change the setting first, or "

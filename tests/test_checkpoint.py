@@ -13,6 +13,7 @@ from default_params import default_params
 from dbp_mae.checkpoint import Checkpoint, not_finite, run_folder
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.errors import UserError
 
 PARAMS = default_params().finetune
 SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
@@ -80,6 +81,15 @@ def test_state_is_kept_until_it_is_discarded(tmp_path: Path) -> None:
     checkpoint.discard()
 
 
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"PK\3\4 cut off"])
+def test_a_damaged_state_is_one_sentence(damage: bytes, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run")
+    checkpoint.save({"step": 1})
+    checkpoint.path.write_bytes(damage)
+    with pytest.raises(UserError, match=f"is damaged: remove {checkpoint.folder}"):
+        checkpoint.load()
+
+
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from dbp_mae.checkpoint import Checkpoint\n"
@@ -89,7 +99,7 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     with Checkpoint(tmp_path / "run").alone():
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert second.stdout is not None
-        assert second.stdout.readline().startswith("Another process is still at this training")
+        assert second.stdout.readline().startswith("Another process is still at ")
         assert second.poll() is None
     assert second.communicate()[0] == "trains\n"
 

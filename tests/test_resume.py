@@ -11,7 +11,8 @@ from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params
 from pipelines.resume import resume
-from pipelines.stages.pretrain import MANIFEST, last_state
+from pipelines.stage import VALIDATED
+from pipelines.stages.pretrain import last_state
 
 
 def calmer(params: Params) -> Params:
@@ -23,7 +24,7 @@ def calmer(params: Params) -> Params:
 def frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     monkeypatch.chdir(tmp_path)
     rows = [{"path": "images/0.png", "sha256": "a", "group": "p0", "split": "train"}]
-    write_manifest(manifest_from_rows(rows), MANIFEST)
+    write_manifest(manifest_from_rows(rows), VALIDATED)
     return manifest_from_rows(rows)
 
 
@@ -49,6 +50,12 @@ def test_a_state_that_is_there_is_not_replaced(stopped: Checkpoint) -> None:
     resume(stopped.folder, calmer(default_params()))
     with pytest.raises(UserError, match="remove that folder"):
         resume(stopped.folder, calmer(default_params()))
+
+
+def test_a_state_with_no_step_left_is_refused(stopped: Checkpoint) -> None:
+    pretrain = default_params().pretrain.model_copy(update={"steps": 7})
+    with pytest.raises(UserError, match=r"has taken 7 steps already.*pretrain\.steps \(7\)"):
+        resume(stopped.folder, default_params().model_copy(update={"pretrain": pretrain}))
 
 
 def test_a_folder_without_state_is_refused(frame: pd.DataFrame) -> None:

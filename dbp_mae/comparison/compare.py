@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from dbp_mae import emissions
-from dbp_mae.checkpoint import run_folder
+from dbp_mae.checkpoint import ROOT, Checkpoint, run_folder
 from dbp_mae.comparison.contender import Contender, encoder_file, load_measurement
 from dbp_mae.comparison.plan import Plan
 from dbp_mae.comparison.progress import Progress
@@ -59,7 +59,8 @@ def compare(
         UserError: a setting is out of range, a split is empty, or the fine-tuning lacks a package.
     """
     comparison = _Comparison(plan, params, subject, announce)
-    with _estimated_power(comparison) as watts:
+    # Two at once would share the folders, and slow each other.
+    with Checkpoint(ROOT / "comparison").alone(), _estimated_power(comparison) as watts:
         for _ in comparison.run():
             yield comparison.results(watts())
 

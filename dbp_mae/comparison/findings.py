@@ -15,7 +15,7 @@ NAMES = {"step": "steps", "seconds": "time", "joules": "energy"}
 
 
 def headline(results: Results) -> dict[str, Any]:
-    """Return the few figures to quote: the sentences, and time as a share of each target's own."""
+    """Return the few figures to quote: sentences, shares of what each target took itself, and the mIoU."""
     return {
         "sentences": sentences(results),
         "seeds": len(results.seeds),
@@ -28,6 +28,11 @@ def headline(results: Results) -> dict[str, Any]:
             for variant in results.settings
             if variant != target
             for quantity in QUANTITIES
+        },
+        **{
+            f"{variant}: mIoU by encoder": _listed(miou)
+            for variant in results.settings
+            if (miou := results.miou(variant)).values
         },
     }
 

@@ -8,7 +8,7 @@ from dbp_mae.evaluation import evaluate
 from dbp_mae.files import write_text
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params
-from pipelines.stage import run
+from pipelines.stage import DATA, VALIDATED, run
 
 FOLDER = Path("reports/evaluation")
 
@@ -18,9 +18,9 @@ def main(params: Params) -> None:
     result = evaluate(
         model=Path("models/segmenter.onnx"),
         scratch=Path("models/scratch.onnx"),
-        frame=read_manifest(Path("data/validated.parquet")),
+        frame=read_manifest(VALIDATED),
         source=params.data.source,
-        data_folder=Path("data"),
+        data_folder=DATA,
         params=params,
     )
     overlays = FOLDER / "overlays"

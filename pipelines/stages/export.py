@@ -14,15 +14,14 @@ from dbp_mae.files import write_text
 from dbp_mae.judging import labelled_files
 from dbp_mae.params import Params
 from dbp_mae.segmentation.network import load_segmenter
-from pipelines.stage import run
+from pipelines.stage import DATA, VALIDATED, run
 
-MANIFEST = Path("data/validated.parquet")
 MODEL = Path("models/segmenter.onnx")
 
 
 def main(params: Params) -> None:
     """Export both; choose the threshold that ships; write the parity report."""
-    frame = read_manifest(MANIFEST)
+    frame = read_manifest(VALIDATED)
     export_file("scratch", ("scratch",), None, frame, params)
     stages = ("pretrain", "finetune")
     parity = export_file(
@@ -34,7 +33,7 @@ def main(params: Params) -> None:
         f"same class on {parity.same_argmax_share:.3%} of the pixels"
     )
     if params.export.min_score is None:
-        files = labelled_files(frame, "val", params.data.source, Path("data"))
+        files = labelled_files(frame, "val", params.data.source, DATA)
         min_score = choose_min_score(MODEL, files, params.evaluate.match_iou)
         print(f"objects of a score of {min_score} or more are reported")
 
@@ -54,7 +53,7 @@ def export_file(
         Emissions.model_validate_json(Path(f"models/{stage}/emissions.json").read_bytes())
         for stage in stages
     ]
-    card = make_card(params, frame, MANIFEST, segmenter, encoder, summary["val_miou"], spent)
+    card = make_card(params, frame, VALIDATED, segmenter, encoder, summary["val_miou"], spent)
     tiles = sample_tiles(frame, params.data, params.finetune.tile)
     return export(segmenter, card, tiles, path.with_suffix(".onnx"))
 

@@ -6,8 +6,8 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import load_encoder
 from dbp_mae.files import sha256_of
 from dbp_mae.params import Params
-from pipelines.finetuning import MANIFEST, train_segmenter
-from pipelines.stage import run
+from pipelines.finetuning import train_segmenter
+from pipelines.stage import VALIDATED, run
 
 ENCODER = Path("models/pretrain/encoder.safetensors")
 SEGMENTER = Path("models/segmenter.safetensors")
@@ -18,7 +18,7 @@ def main(params: Params) -> None:
     """Fine-tune from the pre-trained encoder."""
     weights, spec = load_encoder(ENCODER)
     name = f"{FOLDER.name}-{sha256_of(ENCODER)[:12]}"
-    train_segmenter(SEGMENTER, FOLDER, read_manifest(MANIFEST), params, spec, weights, name)
+    train_segmenter(SEGMENTER, FOLDER, read_manifest(VALIDATED), params, spec, weights, name)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """Stage ingest: the source folder becomes a manifest and index masks."""
 
-from pathlib import Path
-
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.params import Params
-from pipelines.stage import run
+from pipelines.stage import DATA, run
 
 
 def main(params: Params) -> None:
     """Write data/manifest.parquet and data/masks."""
-    manifest = ingest(params.data.source, params.data, masks=Path("data/masks"))
-    write_manifest(manifest, Path("data/manifest.parquet"))
+    manifest = ingest(params.data.source, params.data, masks=DATA / "masks")
+    write_manifest(manifest, DATA / "manifest.parquet")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from dbp_mae.params import Params
 from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import pretrain, summarize
 from dbp_mae.training import DivergedError
-from pipelines.stage import run
+from pipelines.stage import VALIDATED, run
 
-MANIFEST = Path("data/validated.parquet")
 FOLDER = Path("models/pretrain")
 ENCODER = FOLDER / "encoder.safetensors"
 FILES = (
@@ -42,7 +41,7 @@ def main(params: Params) -> None:
 
 def train(params: Params) -> None:
     """Pre-train the encoder; write it, its curves, figures, pictures and emissions."""
-    frame = read_manifest(MANIFEST)
+    frame = read_manifest(VALIDATED)
     checkpoint = last_state(frame, params)
     with checkpoint.alone():
         with emissions.measure(params.emissions, "pretrain", checkpoint.folder) as meter:

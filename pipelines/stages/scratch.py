@@ -8,8 +8,8 @@ from dbp_mae.data.images import pooled_statistics
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import Params
-from pipelines.finetuning import MANIFEST, train_segmenter
-from pipelines.stage import run
+from pipelines.finetuning import train_segmenter
+from pipelines.stage import VALIDATED, run
 
 SEGMENTER = Path("models/scratch.safetensors")
 FOLDER = Path("models/scratch")
@@ -19,7 +19,7 @@ def main(params: Params) -> None:
     """Fine-tune without pre-training, the encoder at the control's own rate."""
     recipe = params.finetune.model_copy(update={"encoder_rate": params.scratch.encoder_rate})
     params = params.model_copy(update={"finetune": recipe})
-    frame = read_manifest(MANIFEST)
+    frame = read_manifest(VALIDATED)
     train_segmenter(SEGMENTER, FOLDER, frame, params, _spec(frame, params), None, FOLDER.name)
 
 

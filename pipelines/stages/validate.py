@@ -8,7 +8,7 @@ from dbp_mae.data.validation_page import render_page
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import Params
-from pipelines.stage import run
+from pipelines.stage import DATA, VALIDATED, run
 
 PAGE = Path("reports/validation.html")
 
@@ -20,10 +20,10 @@ def main(params: Params) -> None:
         UserError: the gate is closed.
     """
     classes = params.data.classes
-    manifest = read_manifest(Path("data/manifest.parquet"))
+    manifest = read_manifest(DATA / "manifest.parquet")
     validation = validate(manifest, classes, params.validation.tolerated_share)
-    write_manifest(validation.validated, Path("data/validated.parquet"))
-    write_text(Path("data/quarantine.csv"), validation.quarantine.to_csv(index=False))
+    write_manifest(validation.validated, VALIDATED)
+    write_text(DATA / "quarantine.csv", validation.quarantine.to_csv(index=False))
     write_text(PAGE, render_page(validation, classes))
     if not validation.gate_open:
         raise UserError(
