@@ -23,7 +23,7 @@ from benchmarks.training_step import (
     stepper,
     with_update,
 )
-from benchmarks.turns import median_ratios, take_turns
+from benchmarks.turns import ratios, take_turns
 from dbp_mae.data.crops import Batch
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
@@ -168,7 +168,7 @@ def measure(compiled: bool, arguments: argparse.Namespace) -> list[dict[str, Any
         arguments.warmup,
         CYCLE,
     )
-    ratios = median_ratios(times, THEIRS)
+    to_theirs = 1 / ratios(times, THEIRS)  # of their speed, not of their time
     return [
         {
             "model": params.model,
@@ -179,7 +179,9 @@ def measure(compiled: bool, arguments: argparse.Namespace) -> list[dict[str, Any
             "contestant": name,
             "rounds": len(times),
             "images_per_second": params.batch / float(times[name].median()),
-            "times_theirs": 1 / float(ratios[name]),
+            "times_theirs": float(to_theirs["median"][name]),
+            "lowest": float(to_theirs["max"][name]),
+            "highest": float(to_theirs["min"][name]),
         }
         for name in (THEIRS, OURS, DECORRELATED)
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.command import report, run
 from benchmarks.training_step import CYCLE, add_arguments, step_params, stepper, with_update
-from benchmarks.turns import median_ratios, take_turns
+from benchmarks.turns import ratios, take_turns
 
 VARIANTS = {
     "untouched": ("none", 1),
@@ -46,7 +46,7 @@ def measure(
         arguments.warmup,
         CYCLE,
     )
-    ratios = median_ratios(times, "untouched")
+    to_untouched = ratios(times, "untouched")
     return [
         {
             "model": model,
@@ -58,7 +58,9 @@ def measure(
             "variant": name,
             "rounds": len(times),
             "seconds": float(times[name].median()),
-            "ratio": float(ratios[name]),
+            "ratio": float(to_untouched["median"][name]),
+            "lowest": float(to_untouched["min"][name]),
+            "highest": float(to_untouched["max"][name]),
         }
         for name in VARIANTS
     ]

@@ -49,9 +49,9 @@ def take_turns(
     return pd.DataFrame(times[:rounds])
 
 
-def median_ratios(times: pd.DataFrame, baseline: str) -> pd.Series:
-    """Return the median over the rounds of each contestant's time to the baseline's in the round."""
-    return times.div(times[baseline], axis=0).median()
+def ratios(times: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Return each contestant's time to the baseline's in the round: median, min and max over the rounds."""
+    return times.div(times[baseline], axis=0).agg(["median", "min", "max"]).T
 
 
 def _round(contestants: Contestants, index: int, calls: int) -> dict[str, float]:
