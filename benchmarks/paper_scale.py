@@ -226,7 +226,9 @@ def main() -> None:
     command.print_hardware()
     print(pd.DataFrame(rows).set_index("recipe").T.to_string(float_format="{:.3g}".format))
     headline = {
-        f"{row['recipe']}, {unit}": round(row[unit], 1) for row in rows for unit in ("hours", "kwh")
+        f"{row['recipe']}, {unit}": round(row[unit], 1)
+        for row in rows
+        for unit in ("gib", "hours", "kwh")
     }
     print(write_results("paper_scale", headline, rows))
 

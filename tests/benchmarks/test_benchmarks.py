@@ -11,7 +11,15 @@ import torch
 from default_params import default_params
 from PIL import Image
 
-from benchmarks import loader, mae_step, results_file, step_overhead, training_step, turns
+from benchmarks import (
+    loader,
+    mae_step,
+    paper_scale,
+    results_file,
+    step_overhead,
+    training_step,
+    turns,
+)
 from benchmarks.run_all import toy_parts
 from dbp_mae.data.batches import load
 from dbp_mae.data.crops import CropBatches
@@ -100,6 +108,13 @@ def test_what_happens_in_one_call_of_four_is_counted(monkeypatch: pytest.MonkeyP
 def test_mae_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = headline(mae_step, ARGUMENTS["benchmarks.mae_step"], tmp_path, monkeypatch)
     assert set(figures) == {"ours, eager", "ours, decorrelated, eager"}
+
+
+def test_paper_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_scale, "FILES", 8)
+    figures = headline(paper_scale, ARGUMENTS["benchmarks.paper_scale"], tmp_path, monkeypatch)
+    assert [name.rpartition(", ")[2] for name in figures] == 2 * ["gib", "hours", "kwh"]
+    assert all(figures[name] > 0 for name in figures if name.endswith("hours"))
 
 
 def test_other_function_is_refused() -> None:
