@@ -45,7 +45,7 @@ def create_theirs(ours: MaskedAutoencoder, image_size: int) -> nn.Module:
         library: Any = import_module("transformers")
     except ImportError:
         raise UserError(
-            "transformers is not installed: pip install -c constraints.txt -e '.[benchmarks]'."
+            "transformers is not installed: pip install -c constraints.txt -e '.[dev]'."
         ) from None
     encoder, first = ours.encoder, ours.decoder_blocks[0]
     block: Any = encoder.blocks[0]
