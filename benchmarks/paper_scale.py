@@ -226,11 +226,11 @@ def main() -> None:
     command.print_hardware()
     print(pd.DataFrame(rows).set_index("recipe").T.to_string(float_format="{:.3g}".format))
     headline = {
-        f"{row['recipe']}, {unit}": round(row[unit], 1)
+        f"{row['recipe']}, {unit}": float(f"{row[unit]:.3g}")
         for row in rows
         for unit in ("gib", "hours", "kwh")
     }
-    print(write_results("paper_scale", headline, rows))
+    print(write_results(f"paper_scale-{'-'.join(arguments.recipes)}", headline, rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """All benchmarks within a budget of time: `python -m benchmarks.run_all --minutes 25 [--data NAME FOLDER]`.
 
 Each runs as a process of its own, with a limit; what one leaves of its time the next ones get. What
-was cut off goes on when the command is given again. `--toy` is a trial at toy size on any machine.
+was cut off goes on when the command is given again (paper_scale begins anew). `--toy` is a trial at toy
+size on any machine.
 """
 
 import argparse
@@ -29,7 +30,6 @@ VIT_B = [
     *("checkpoint_every=200", "workers=8"),
 ]
 """A convergence at a ViT-B's scale. On an H200 a run took 8 to 18 s, and some seconds to begin and end."""
-PAPER = ["imagenet10", "ade20k10"]
 SMALL = [
     *("pretrain.model=nano", "pretrain.crop=32", "pretrain.decoder_dim=32"),
     *("pretrain.decoder_depth=1", "finetune.tile=64", "finetune.decoder_width=8"),
@@ -62,7 +62,8 @@ def full_parts(data: list[str]) -> list[Part]:
         Part("convergence", "benchmarks.convergence", convergence, 9),
         Part("mIoU", "benchmarks.convergence", [*convergence, "--finetune"], 4, finetuning),
         Part("loader", "benchmarks.loader", ["--data", data[1]] if data[1:] else [], 3),
-        Part("paper scale", "benchmarks.paper_scale", [*PAPER, "--batches", "8", "16"], 1),
+        Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", "--batches", "128", "256"], 1),
+        Part("ADE20K", "benchmarks.paper_scale", ["ade20k10", "--batches", "8", "16"], 1),
     ]
 
 
@@ -73,14 +74,15 @@ def toy_parts() -> list[Part]:
     overhead = ["--models", "nano", "--decoders", "light", *TOY]
     mae = ["--model", "nano", "--decoder-dim", "64", "--decoder-depth", "2", *TOY]
     loader = ["--model", "nano", "--workers", "0", "1", *TOY, "--rounds", "6"]
-    paper = [*PAPER, "--batches", "4", "8", "--steps", "1", "--set", *SMALL]
+    paper = ["--batches", "4", "8", "--steps", "1", "--set", *SMALL]
     return [
         Part("step overhead", "benchmarks.step_overhead", overhead, 1),
         Part("MAE step", "benchmarks.mae_step", mae, 1),
         Part("convergence", "benchmarks.convergence", toy, 2),
         Part("mIoU", "benchmarks.convergence", [*toy, "--finetune"], 2, finetuning),
         Part("loader", "benchmarks.loader", loader, 1),
-        Part("paper scale", "benchmarks.paper_scale", paper, 1),
+        Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", *paper], 1),
+        Part("ADE20K", "benchmarks.paper_scale", ["ade20k10", *paper], 1),
     ]
 
 

@@ -152,7 +152,7 @@ def threshold_chart(thresholds: pd.DataFrame, min_score: float) -> Figure:
 
     for axes in (objects, images):
         axes.axvline(min_score, color=INK, linewidth=1, linestyle=":")
-        axes.set(xlabel="score threshold (dotted: as shipped)", xlim=(0, 1), ylim=(0, 1.03))
+        axes.set(xlabel="score threshold (dotted: as shipped)", xlim=(0, 1), ylim=(-0.02, 1.03))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
 

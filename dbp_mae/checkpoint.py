@@ -75,9 +75,13 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, tensors and plain values, in place of the last one."""
-        # Given a path, torch would hide what the disk says.
         with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch's own end of the file hides what the disk said
+                raise (
+                    error.__context__ if isinstance(error.__context__, OSError) else error
+                ) from None
 
     def load(self) -> dict[str, Any] | None:
         """Return the last state, on the CPU, or None where there is none.

@@ -205,6 +205,8 @@ class Training(ABC):
         try:
             loss = self.optimize(self.fabric.to_device(batch))
         except torch.OutOfMemoryError:
+            if self.fabric.world_size > 1:
+                raise  # ends the other processes, which would wait for this one
             raise UserError(
                 f"A step of {self.name} needs more memory than the GPU has: {self.economy}."
             ) from None

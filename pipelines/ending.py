@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dbp_mae.errors import UserError
 from dbp_mae.interruption import Interrupted
 
-REFUSED_BY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+REFUSED_BY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 
 
 @contextmanager
@@ -25,5 +25,6 @@ def plain_ending() -> Iterator[None]:
             raise
         file = f"{error.filename}: " if error.filename else ""
         sys.exit(
-            f"error: {file}{error.strerror}: make room there or allow it, and give the same command again."
+            f"error: {file}{error.strerror}: make room or allow it to be written, and give the same "
+            "command again."
         )

@@ -114,6 +114,24 @@ def test_tensors_that_are_not_finite_are_named() -> None:
     assert list(not_finite(state)) == ["model.b", "optimizers.0.m.1"]
 
 
+def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save({"step": 1})
+    code = (
+        "import resource, signal, sys; from pathlib import Path; import torch\n"
+        "from dbp_mae.checkpoint import Checkpoint\n"
+        "from pipelines.ending import plain_ending\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "with plain_ending(): Checkpoint(Path(sys.argv[1])).save({'w': torch.zeros(100_000)})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.stderr.startswith("error: File too large: make room")
+    assert checkpoint.load() == {"step": 1}
+
+
 def test_interrupted_save_leaves_the_last_state(tmp_path: Path) -> None:
     class Interrupting:
         def __reduce__(self) -> str:

@@ -58,11 +58,11 @@ def compare(
     Raises:
         UserError: a setting is out of range, a split is empty, or the fine-tuning lacks a package.
     """
-    comparison = _Comparison(plan, params, subject, announce)
-    # Two at once would share the folders, and slow each other.
-    with Checkpoint(ROOT / "comparison").alone(), _estimated_power(comparison) as watts:
-        for _ in comparison.run():
-            yield comparison.results(watts())
+    with Checkpoint(ROOT / "comparison").alone():  # two at once would slow each other
+        comparison = _Comparison(plan, params, subject, announce)
+        with _estimated_power(comparison) as watts:
+            for _ in comparison.run():
+                yield comparison.results(watts())
 
 
 class _Comparison:

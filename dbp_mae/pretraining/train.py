@@ -270,10 +270,13 @@ class Pretraining(Training):
         """Go on from what `learnt` returned."""
         self.plain_model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            decays = [group["weight_decay"] for group in optimizer.param_groups]
+            for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+                if not group.keys() <= kept.keys():
+                    raise ValueError("the optimizer is another")
+                kept["weight_decay"] = group[
+                    "weight_decay"
+                ]  # `pipelines.resume` may have changed it
             optimizer.load_state_dict(saved)
-            for group, decay in zip(optimizer.param_groups, decays, strict=True):
-                group["weight_decay"] = decay  # `pipelines.resume` may have changed it
         if self.decorrelator:
             self.decorrelator.go_on_from(self.step)
 

@@ -12,6 +12,8 @@ from dbp_mae.files import atomic_path, sha256_of, write_text
 CANDIDATE = Path("models/segmenter.onnx")
 PRODUCTION = Path("models/production/segmenter.onnx")
 SEEN = PRODUCTION.with_name("seen.csv")
+IDENTITY = ["sha256", "group"]
+"""What tells an image, and its part, from others."""
 
 
 def served_model() -> Path:
@@ -60,9 +62,9 @@ def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
     # New labels redraw the splits: the served model may have learnt from parts that are now held out.
     held_out = manifest[(manifest["split"] == "test") & (manifest["label_state"] == "labelled")]
     try:
-        seen = pd.read_csv(SEEN, dtype=str)
-    except FileNotFoundError:
-        reason = f"{SEEN} is missing, which lists the images that the served model has seen"
+        seen = pd.read_csv(SEEN, dtype=str, keep_default_na=False, usecols=IDENTITY)
+    except (FileNotFoundError, ValueError):  # that of an earlier version lists no parts
+        reason = f"{SEEN} does not list the images and parts that the served model has seen"
     else:
         known = held_out["sha256"].isin(seen["sha256"]) | held_out["group"].isin(seen["group"])
         if not known.all():
@@ -79,5 +81,5 @@ def _replace(manifest: pd.DataFrame) -> None:
     SEEN.unlink(missing_ok=True)
     with atomic_path(PRODUCTION) as temporary:
         shutil.copyfile(CANDIDATE, temporary)
-    seen = manifest.loc[manifest["split"].isin(["train", "val"]), ["sha256", "group"]]
+    seen = manifest.loc[manifest["split"].isin(["train", "val"]), IDENTITY]
     write_text(SEEN, seen.to_csv(index=False))

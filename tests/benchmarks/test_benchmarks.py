@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from default_params import default_params
@@ -102,19 +103,30 @@ def test_what_happens_in_one_call_of_four_is_counted(monkeypatch: pytest.MonkeyP
         "jerky": lambda: act(lambda: 5.0 if next(calls) % 4 == 0 else 1.0),
     }
     times = turns.take_turns("jerk", {}, lambda: contestants, rounds=5, warmup=1, calls=4)
-    assert turns.ratios(times, "even").loc["jerky"].tolist() == pytest.approx([2.0, 2.0, 2.0])
+    assert turns.ratios(times, "even").loc["jerky", "median"] == pytest.approx(2.0)
+
+
+def test_ratios_are_those_of_each_round() -> None:
+    times = pd.DataFrame({"base": [1.0, 2.0, 4.0], "other": [2.0, 2.0, 12.0]})
+    spread = turns.ratios(times, "base")
+    assert spread.loc["other"].to_dict() == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
 def test_mae_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = headline(mae_step, ARGUMENTS["benchmarks.mae_step"], tmp_path, monkeypatch)
     assert set(figures) == {"ours, eager", "ours, decorrelated, eager"}
+    (file,) = tmp_path.glob("*.json")
+    for row in json.loads(file.read_text())["rows"]:
+        assert row["lowest"] <= row["times_theirs"] <= row["highest"]
 
 
-def test_paper_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("title", ["ImageNet", "ADE20K"])
+def test_paper_scale(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_scale, "FILES", 8)
-    figures = headline(paper_scale, ARGUMENTS["benchmarks.paper_scale"], tmp_path, monkeypatch)
-    assert [name.rpartition(", ")[2] for name in figures] == 2 * ["gib", "hours", "kwh"]
-    assert all(figures[name] > 0 for name in figures if name.endswith("hours"))
+    (arguments,) = (part.arguments for part in toy_parts() if part.title == title)
+    figures = headline(paper_scale, arguments, tmp_path, monkeypatch)
+    assert [name.rpartition(", ")[2] for name in figures] == ["gib", "hours", "kwh"]
+    assert all(value > 0 for name, value in figures.items() if not name.endswith("gib"))
 
 
 def test_other_function_is_refused() -> None:

@@ -68,6 +68,12 @@ def images(subject: Subject, params: Params) -> PretrainingImages:
     return PretrainingImages.of(subject.frame, params.data)
 
 
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the comparison's lock out of the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 def plan(**changes: Any) -> Plan:
     content = {
         "baseline": "plain",
@@ -363,12 +369,14 @@ def test_the_files_of_the_repository_fit() -> None:
     assert {file.stem for file in folder.glob("*.yaml")} == {"default", "quick"}
 
 
+@pytest.mark.usefixtures("own_folder")
 def test_no_image_of_a_split_is_one_sentence(params: Params, subject: Subject) -> None:
     frame: pd.DataFrame = subject.frame.assign(split="train")
     with pytest.raises(UserError, match="No image is in the split val"):
         finished(compare(plan(), params, Subject(subject.manifest, frame, subject.folder), print))
 
 
+@pytest.mark.usefixtures("own_folder")
 def test_what_cannot_be_fine_tuned_is_refused_before_training(
     params: Params, subject: Subject
 ) -> None:

@@ -89,9 +89,20 @@ def test_both_are_judged_on_what_the_served_model_has_not_seen() -> None:
 
 def test_a_served_model_of_unknown_training_needs_a_decision() -> None:
     serve(b"old")
-    SEEN.unlink()
-    with pytest.raises(UserError, match=f"{SEEN} is missing.*Delete {PRODUCTION}"):
-        promote(0.7, manifest(a="test"), Judge(0.7, 0.6), 0.0)
+    for known in (None, "sha256\na\n"):  # an earlier version listed no parts
+        if known is None:
+            SEEN.unlink()
+        else:
+            SEEN.write_text(known)
+        with pytest.raises(UserError, match=f"{SEEN} does not list .*Delete {PRODUCTION}"):
+            promote(0.7, manifest(a="test"), Judge(0.7, 0.6), 0.0)
+
+
+def test_a_part_that_was_renamed_is_known_by_its_images() -> None:
+    serve(b"old", "a,old name", "b,NA")
+    judge = Judge(0.7, 0.6)
+    promote(0.7, manifest(a="test", c="test"), judge, 0.0)
+    assert judge.images == [["c"]] * 2
 
 
 def test_the_first_model_is_promoted_and_served(tmp_path: Path) -> None:

@@ -155,10 +155,13 @@ def test_a_step_too_large_for_the_gpu_says_what_to_lower(monkeypatch: pytest.Mon
         training.advance(iter([batches[0]]), stop=1)
 
 
-def test_what_goes_on_decays_as_the_settings_say_now() -> None:
+def test_what_goes_on_has_the_optimizer_of_before_and_the_decay_of_now() -> None:
     before, _ = start(tiny_params(optimizer="muon", weight_decay=0.05))
     after, _ = start(tiny_params(optimizer="muon", weight_decay=0.2))
     after.load_state(before.state())
+    other, _ = start(tiny_params(optimizer="soap"))
+    with pytest.raises(UserError, match="another network or optimizer"):
+        other.load_state(before.state())
     groups = [group for optimizer in after.optimizers for group in optimizer.param_groups]
     assert [group["weight_decay"] for group in groups] == [0.2, 0.2, 0.0]
 
