@@ -17,6 +17,8 @@ BLUE, ORANGE, GREEN, PALE, GREY = "#0072b2", "#d55e00", "#009e73", "#9cc9e3", "#
 INK, RULE = "#33424f", "#dde4ea"
 WIDTH, HEIGHT = 5.6, 2.9
 """Inches, of a chart of one panel."""
+LOWEST, HIGHEST = -0.02, 1.03
+"""Of an axis of shares, so that lines at 0 and at 1 are seen whole."""
 CHARTED = 20
 """Classes that a chart has room for."""
 
@@ -137,7 +139,8 @@ def threshold_chart(thresholds: pd.DataFrame, min_score: float) -> Figure:
     objects.set_ylabel("share of the labelled defects")
     false = objects.twinx()
     false.plot(score, thresholds["false_per_image"], color=ORANGE, label="false reports (right)")
-    false.set(ylabel="false reports an image", ylim=(0, None))
+    most = thresholds["false_per_image"].fillna(0).max() or 1.0
+    false.set(ylabel="false reports an image", ylim=(LOWEST * most, HIGHEST * most))
     false.grid(visible=False)
     _legend_above(objects, [*objects.get_lines(), *false.get_lines()])
 
@@ -152,7 +155,7 @@ def threshold_chart(thresholds: pd.DataFrame, min_score: float) -> Figure:
 
     for axes in (objects, images):
         axes.axvline(min_score, color=INK, linewidth=1, linestyle=":")
-        axes.set(xlabel="score threshold (dotted: as shipped)", xlim=(0, 1), ylim=(-0.02, 1.03))
+        axes.set(xlabel="score threshold (dotted: as shipped)", xlim=(0, 1), ylim=(LOWEST, HIGHEST))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
 
