@@ -56,7 +56,7 @@ def table(results: Results) -> list[dict[str, Any]]:
 
 
 def sentences(results: Results) -> list[str]:
-    """Return the findings: against the baseline, against the best plain rival, and the verdict."""
+    """Return the findings: against baseline and best plain rival, the verdict, what encoders are worth."""
     targets = list(dict.fromkeys((results.plan.baseline, results.rival)))
     found = [_candidate_against(results, target) for target in targets]
     found += [
@@ -64,6 +64,7 @@ def sentences(results: Results) -> list[str]:
         for variant in results.shorter
     ]
     found.append(_verdict(results))
+    found += _worth(results)
     if (
         target := results.best_loss(results.plan.baseline).mean or 0
     ) > LEARNT * results.constant_loss:
@@ -156,6 +157,25 @@ def _verdict(results: Results) -> str:
         f"; {seeds} seed{'s' * (seeds > 1)} cannot rule out chance" if seeds < FEW_SEEDS else ""
     )
     return f"In time, {verdict}{chance}."
+
+
+def _worth(results: Results) -> list[str]:
+    """Say what the encoders are worth, where they were fine-tuned: a lower loss alone is no better model."""
+    if results.candidate is None:
+        return []
+    ours, theirs = (results.miou(name) for name in (results.candidate, results.rival))
+    if not (ours.always and theirs.always):
+        return []
+    return [
+        f"Fine-tuned, the encoders of {results.candidate} have a held-out mIoU of {_between(ours)}, "
+        f"those of {results.rival} {_between(theirs)}."
+    ]
+
+
+def _between(spread: Spread) -> str:
+    """Write a mean with its lowest and highest value."""
+    mean, low, high = (decimal(value, 3) for value in (spread.mean, spread.low, spread.high))
+    return f"{mean} ({low} to {high})" if len(spread.values) > 1 else f"{mean} (one encoder)"
 
 
 def _listing(names: list[str]) -> str:

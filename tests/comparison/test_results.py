@@ -10,7 +10,7 @@ from made_results import clear_win, measurement, results, with_finetuning
 
 from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.page import page
-from dbp_mae.comparison.results import EnergySource, Results, Spread
+from dbp_mae.comparison.results import EnergySource, Finetuned, Results, Spread
 
 
 def test_the_target_is_the_first_validation_at_or_below_it() -> None:
@@ -152,6 +152,22 @@ def test_a_baseline_that_learnt_nothing_is_an_empty_target() -> None:
     assert "Beware" not in " ".join(sentences(learnt))
     idle = learnt.model_copy(update={"constant_loss": 0.9})
     assert "AdamW hardly learnt anything" in " ".join(sentences(idle))
+
+
+def test_what_the_encoders_are_worth_is_said() -> None:
+    found = results(clear_win())
+    assert "mIoU" not in " ".join(sentences(found))
+    shares = {"Muon": [0.5, 0.7], "Muon, function-preserving": [0.4, 0.5]}
+    finetuned = [
+        Finetuned(variant=name, seed=seed, finetune_seed=0, miou=miou)
+        for name, mious in shares.items()
+        for seed, miou in enumerate(mious, start=1)
+    ]
+    said = " ".join(sentences(found.model_copy(update={"finetuned": finetuned})))
+    assert (
+        "function-preserving have a held-out mIoU of 0.450 (0.400 to 0.500), those of Muon" in said
+    )
+    assert "those of Muon 0.600 (0.500 to 0.700)." in said
 
 
 def test_few_seeds_are_said_to_be_few() -> None:
