@@ -98,6 +98,18 @@ def share(spread: Spread) -> str:
     return f"{low:.2f} to never ({spread.reached} of {len(spread.values)} seeds)"
 
 
+def average(spread: Spread, digits: int, never: str) -> str:
+    """Write figures by seed: their mean, lowest and highest."""
+    if not spread.values:
+        return UNKNOWN
+    if spread.mean is None:
+        return f"{never} in {len(spread.values) - spread.reached} of {len(spread.values)} seeds"
+    text = f"{spread.mean:.{digits}f}"
+    if len(spread.values) > 1:
+        text += f" ({spread.low:.{digits}f} to {spread.high:.{digits}f})"
+    return text
+
+
 def _candidate_against(results: Results, target: str) -> str:
     """Say how soon decorrelation reached the best loss of a plain variant."""
     candidate, variants = results.candidate, len(results.decorrelated)
@@ -167,15 +179,13 @@ def _worth(results: Results) -> list[str]:
     if not (ours.always and theirs.always):
         return []
     return [
-        f"Fine-tuned, the encoders of {results.candidate} have a held-out mIoU of {_between(ours)}, "
-        f"those of {results.rival} {_between(theirs)}."
+        f"Fine-tuned, the encoders of {results.candidate} have a held-out mIoU of {_miou(ours)}, "
+        f"those of {results.rival} {_miou(theirs)}."
     ]
 
 
-def _between(spread: Spread) -> str:
-    """Write a mean with its lowest and highest value."""
-    mean, low, high = (decimal(value, 3) for value in (spread.mean, spread.low, spread.high))
-    return f"{mean} ({low} to {high})" if len(spread.values) > 1 else f"{mean} (one encoder)"
+def _miou(spread: Spread) -> str:
+    return average(spread, 3, never=UNKNOWN) + " (one encoder)" * (len(spread.values) == 1)
 
 
 def _listing(names: list[str]) -> str:

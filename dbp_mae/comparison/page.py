@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from dbp_mae import charts
-from dbp_mae.comparison.findings import FEW_SEEDS, sentences, share
+from dbp_mae.comparison.findings import FEW_SEEDS, average, sentences, share
 from dbp_mae.comparison.plan import is_plain
 from dbp_mae.comparison.results import Quantity, Results, Row, Spread
 from dbp_mae.formatting import UNKNOWN, duration, energy
@@ -57,14 +57,14 @@ def _variant(results: Results, name: str) -> dict[str, str]:
     baseline = results.plan.baseline
     cells = {
         "rate": f"{results.tuning[name].best:.3g}",
-        "loss": _spread(results.best_loss(name), 4, never="diverged"),
+        "loss": average(results.best_loss(name), 4, never="diverged"),
         "step_cost": OWN if name == baseline else share(results.step_cost(name)),
         "seconds": _absolute(results.to_target(name, baseline, "seconds"), duration),
         "energy": _absolute(results.to_target(name, baseline, "joules"), _energy),
         "steps_ratio": _ratio(results, name, baseline, "step"),
         "seconds_ratio": _ratio(results, name, baseline, "seconds"),
         "energy_ratio": _ratio(results, name, baseline, "joules"),
-        "miou": _spread(results.miou(name), 3, never=UNKNOWN),
+        "miou": average(results.miou(name), 3, never=UNKNOWN),
     }
     return {"name": name, **{key: _kept_together(text) for key, text in cells.items()}}
 
@@ -114,18 +114,6 @@ def _trials(results: Results) -> pd.DataFrame:
             for trial in tuning.trials
         ]
     ).astype({"loss": float})
-
-
-def _spread(spread: Spread, digits: int, never: str) -> str:
-    """Write figures by seed: their mean, lowest and highest."""
-    if not spread.values:
-        return UNKNOWN
-    if spread.mean is None:
-        return f"{never} in {len(spread.values) - spread.reached} of {len(spread.values)} seeds"
-    text = f"{spread.mean:.{digits}f}"
-    if len(spread.values) > 1:
-        text += f" ({spread.low:.{digits}f} to {spread.high:.{digits}f})"
-    return text
 
 
 def _absolute(spread: Spread, written: Any) -> str:

@@ -273,9 +273,8 @@ class Pretraining(Training):
             for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
                 if not group.keys() <= kept.keys():
                     raise ValueError("the optimizer is another")
-                kept["weight_decay"] = group[
-                    "weight_decay"
-                ]  # `pipelines.resume` may have changed it
+                # `pipelines.resume` lets a training go on with another.
+                kept["weight_decay"] = group["weight_decay"]
             optimizer.load_state_dict(saved)
         if self.decorrelator:
             self.decorrelator.go_on_from(self.step)
