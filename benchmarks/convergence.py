@@ -4,15 +4,14 @@
     python -m benchmarks.convergence --data bsdata FOLDER --pretrain model=base batch=256 precision=auto
 
 AdamW and Muon, each tuned, without decorrelation and with both updates of R, in turns on one device
-(`dbp_mae.comparison`). --variants names some of them, or one on a shorter schedule, such as
-"Muon, function-preserving, 35 % of the steps". The warm-up is each optimizer's own; other values not
-named are those of params.yaml. A run that was cut off goes on when the command is given again. Without
---finetune only packages that train are needed.
+(`dbp_mae.comparison`). --variants names some of them, or one with settings of its own, such as
+"Muon, function-preserving; steps=140" or "Muon; rest_rate=0.5". The warm-up is each optimizer's own
+share of the steps; other values not named are those of params.yaml. A run that was cut off goes on
+when the command is given again. Without --finetune only packages that train are needed.
 """
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -35,7 +34,7 @@ from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.errors import UserError
-from dbp_mae.params import Params, PretrainParams, RenderParams, check_block, load_params
+from dbp_mae.params import Params, RenderParams, check_block, load_params
 
 DATA: dict[str, dict[str, Any]] = {
     "wirebond": {
@@ -54,8 +53,6 @@ UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's na
     ", paper": {"update": "paper", "eps": 1e-3, "every": 1},
     ", function-preserving": {"update": "function-preserving", "eps": 4e-2, "every": 4},
 }
-SHORTER = re.compile(r"(?P<way>.+), (?P<share>\d+) % of the steps")
-"""What --variants may also name: any of these on a shorter schedule."""
 VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
@@ -78,12 +75,11 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
             "--pretrain warmup_steps: each optimizer has a warm-up of its own here; leave it out."
         )
     pretrain["warmup_steps"] = 0  # that of params.yaml may be longer than the steps
-    common = changed(params.pretrain, pretrain, "--pretrain")
     return check_block(
         {
             "baseline": "AdamW",
             "pretrain": pretrain,
-            "variants": {name: _variant(name, rates, common) for name in arguments.variants},
+            "variants": {name: _variant(name, rates) for name in arguments.variants},
             "tuning": {"seed": 0, "extensions": 0 if arguments.toy else 4},
             "seeds": list(range(1, arguments.seeds + 1)),
             "finetune": {"seeds": [0]} if arguments.finetune else None,
@@ -114,10 +110,8 @@ def find_source(name: str, folder: list[str], render: RenderParams) -> Path:
     return made
 
 
-def _variant(name: str, rates: slice, common: PretrainParams) -> dict[str, Any]:
-    way, steps = name, common.steps
-    if shorter := SHORTER.fullmatch(name):
-        way, steps = shorter["way"], round(int(shorter["share"]) / 100 * common.steps)
+def _variant(name: str, rates: slice) -> dict[str, Any]:
+    way, *settings = name.split("; ")
     optimizer, comma, update = way.partition(",")
     if optimizer not in OPTIMIZERS or comma + update not in UPDATES:
         raise UserError(
@@ -129,7 +123,7 @@ def _variant(name: str, rates: slice, common: PretrainParams) -> dict[str, Any]:
         "pretrain": {
             "optimizer": optimizer.lower(),
             "decorrelation": UPDATES[comma + update],
-            "steps": steps,
+            **dict(map(_setting, settings)),
         },
     }
 
@@ -161,7 +155,7 @@ def ratios(results: Results) -> pd.DataFrame:
 def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"--pretrain {text} is not KEY=VALUE, such as steps=2000.")
+        raise UserError(f"The setting {text!r} is not KEY=VALUE, such as steps=2000.")
     return key, yaml.safe_load(value)
 
 

@@ -36,7 +36,7 @@ def convergence(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
-    shorter = "Muon, function-preserving, 50 % of the steps"
+    shorter = "Muon, function-preserving; steps=2; rest_rate=0.5"
     names = ["AdamW", "AdamW, paper", shorter]
     arguments = ["--toy", "--seeds", "2", "--variants", *names]
     first = convergence(tmp_path, *arguments)
@@ -76,7 +76,7 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
         (["--toy", "--pretrain", "warmup_steps=1"], "a warm-up of its own"),
         (["--toy", "--seeds", "0"], "seeds"),
         (["--toy", "--variants", "SGD"], "is unknown"),
-        (["--toy", "--variants", "AdamW", "Muon, 0 % of the steps"], "steps"),
+        (["--toy", "--variants", "AdamW", "Muon; steps=0"], "steps"),
     ],
 )
 def test_bad_arguments_give_one_sentence(
