@@ -34,9 +34,11 @@ class DecorrelatedWeight(nn.Module):
 
     decorrelator: Tensor
 
-    def __init__(self, width: int, block: int) -> None:
+    def __init__(self, layer: nn.Linear, largest_block: int) -> None:
         super().__init__()
-        self.register_buffer("decorrelator", torch.eye(block).repeat(width // block, 1, 1))
+        block = block_size(layer.in_features, largest_block)
+        identity = torch.eye(block, device=layer.weight.device)
+        self.register_buffer("decorrelator", identity.repeat(layer.in_features // block, 1, 1))
         self.product: Tensor | None = None
         """W R while a training pass runs, in which W does not change."""
         self.inputs: Tensor | None = None
@@ -69,8 +71,7 @@ class LayerGroup:
         """Attach an R to each layer, with blocks up to `largest_block`; group them."""
         shapes: dict[tuple[int, int], dict[str, nn.Linear]] = defaultdict(dict)
         for name, layer in layers.items():
-            block = block_size(layer.in_features, largest_block)
-            parametrization = DecorrelatedWeight(layer.in_features, block)
+            parametrization = DecorrelatedWeight(layer, largest_block)
             parametrize.register_parametrization(layer, "weight", parametrization)
             shapes[layer.out_features, layer.in_features][name] = layer
         return [cls(group) for group in shapes.values()]

@@ -1,12 +1,13 @@
 """The masked autoencoder around a timm Vision Transformer (arXiv 2111.06377)."""
 
 import torch
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dbp_mae.encoder import EncoderSpec, create_encoder, sincos_positions
 from dbp_mae.params import HEAD_WIDTH, PretrainParams
+from dbp_mae.pretraining.blocks import forward_block, forward_last, normalize
 
 
 class MaskedAutoencoder(nn.Module):
@@ -97,9 +98,12 @@ class MaskedAutoencoder(nn.Module):
         projection = encoder.patch_embed.proj
         weight = projection.weight.permute(0, 2, 3, 1).flatten(1)  # D P*P*C
         tokens = functional.linear(patches, weight, projection.bias)  # B V D
-        tokens = tokens + select(encoder.pos_embed[:, 1:], visible)
-        cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        return encoder.norm(encoder.blocks(encoder.norm_pre(torch.cat([cls, tokens], dim=1))))
+        tokens = tokens + select(encoder.pos_embed[:, 1:], visible).to(tokens.dtype)
+        cls = (encoder.cls_token + encoder.pos_embed[:, :1]).to(tokens.dtype)
+        tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in encoder.blocks:
+            tokens = forward_block(block, tokens)
+        return normalize(encoder.norm, tokens)
 
     def forward_decoder(self, latent: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         """Predict the masked patches, B M P*P*C, from the encoded visible ones.
@@ -112,13 +116,13 @@ class MaskedAutoencoder(nn.Module):
         places = torch.cat([visible, masked], dim=1)
         positions = select(self.decoder_positions[:, 1:], places)
         cls_position = self.decoder_positions[:, :1].expand(len(latent), -1, -1)
-        tokens = torch.cat([tokens, mask_tokens], dim=1) + torch.cat([cls_position, positions], 1)
+        positions = torch.cat([cls_position, positions], dim=1).to(tokens.dtype)
+        tokens = torch.cat([tokens, mask_tokens], dim=1) + positions
         *blocks, last = self.decoder_blocks
-        assert isinstance(last, Block)
         for block in blocks:
-            tokens = block(tokens)
+            tokens = forward_block(block, tokens)
         tokens = forward_last(last, tokens, masked.shape[1])  # B M d
-        return self.decoder_pred(self.decoder_norm(tokens))
+        return self.decoder_pred(normalize(self.decoder_norm, tokens))
 
     def targets(self, patches: Tensor) -> Tensor:
         """Return flat patches, each with its own mean and variance removed."""
@@ -134,25 +138,3 @@ def select(tokens: Tensor, indices: Tensor) -> Tensor:
     """Return the tokens, 1 or B N D, at indices, B K: B K D."""
     tokens = tokens.expand(len(indices), -1, -1)
     return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[2]))
-
-
-def forward_last(block: Block, tokens: Tensor, count: int) -> Tensor:
-    """Return what a plain timm block makes of the last `count` tokens, B L D; they attend to all.
-
-    The others give keys and values alone: their queries, projections and MLP are saved.
-    """
-    attention = block.attn
-    assert isinstance(attention, Attention)
-    normed = block.norm1(tokens)
-    width = tokens.shape[2]
-    query_weight, weight = attention.qkv.weight.tensor_split([width])
-    query_bias, bias = attention.qkv.bias.tensor_split([width])
-    queries = functional.linear(normed[:, -count:], query_weight, query_bias)
-    keys, values = functional.linear(normed, weight, bias).chunk(2, dim=2)
-    heads = (
-        part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)  # B H L D/H
-        for part in (queries, keys, values)
-    )
-    attended = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-    tokens = tokens[:, -count:] + attention.proj(attended)
-    return tokens + block.mlp(block.norm2(tokens))

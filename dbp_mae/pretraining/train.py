@@ -157,7 +157,8 @@ class Pretraining(Training):
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
         self.passes = fabric.world_size * params.accumulate
-        self.plain_model = MaskedAutoencoder(spec, params)
+        with fabric.init_module():  # on the device, where random numbers are drawn faster
+            self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
         optimizers = create_optimizers(self.plain_model, params)
         self.model, *self.optimizers = fabric.setup(self.plain_model, *optimizers)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_encoder import (
     PARAMS,
+    Encoder,
     correlated_tokens,
     decorrelated,
     decorrelator_of,
@@ -204,3 +205,11 @@ def test_nothing_waits_for_the_device(update: str) -> None:
             decorrelator.step()
         with pytest.raises(RuntimeError, match="_local_scalar_dense"):
             decorrelator.correlation()
+
+
+def test_matrices_lie_where_the_weights_do() -> None:
+    with torch.device("meta"):
+        encoder = Encoder()
+    decorrelator = Decorrelator(encoder, PARAMS, seed=0)
+    places = {r.device.type for group in decorrelator.groups for r in group.decorrelators}
+    assert places == {"meta"}

@@ -2,11 +2,10 @@
 
 import torch
 from default_params import default_params
-from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, forward_last, select
+from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 
 SPEC = EncoderSpec("nano", 8, 32, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
 
@@ -85,13 +84,6 @@ def test_decoder_equals_the_one_over_all_patches_in_their_place() -> None:
     decoded = autoencoder.decoder_norm(autoencoder.decoder_blocks(everywhere))
     expected = select(autoencoder.decoder_pred(decoded)[:, 1:], masked)
     torch.testing.assert_close(autoencoder.forward_decoder(latent, visible, masked), expected)
-
-
-def test_last_block_equals_timm_block() -> None:
-    torch.manual_seed(0)
-    block = Block(64, 2, qkv_bias=True)
-    tokens = torch.randn(3, 10, 64)
-    torch.testing.assert_close(forward_last(block, tokens, 7), block(tokens)[:, -7:])
 
 
 def test_loss_is_of_patches_without_their_mean_and_variance() -> None:

@@ -1,0 +1,62 @@
+"""timm's plain transformer blocks, computed so that a GPU moves less memory.
+
+A step of pre-training on a GPU is spent moving vectors more than multiplying them (benchmarks/notes.md).
+So under autocast the tokens keep its format from block to block, and the norms compute in it, with
+statistics in float32 (timm's fast norm), instead of going to float32 and back around each.
+"""
+
+from timm.layers import fast_layer_norm
+from timm.models.vision_transformer import Attention, Block
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def forward_block(block: nn.Module, tokens: Tensor) -> Tensor:
+    """Return what a plain timm block makes of the tokens, B L D."""
+    block, attention = _plain(block)
+    # Chunks of the product are views whose gradients are joined in place; timm's permutation copies.
+    queries, keys, values = attention.qkv(normalize(block.norm1, tokens)).chunk(3, dim=2)
+    return _finish(block, tokens, _attend(attention, queries, keys, values))
+
+
+def forward_last(block: nn.Module, tokens: Tensor, count: int) -> Tensor:
+    """Return what a plain timm block makes of the last `count` tokens, B L D; they attend to all.
+
+    The others give keys and values alone: their queries, projections and MLP are saved.
+    """
+    block, attention = _plain(block)
+    normed = normalize(block.norm1, tokens)
+    width = tokens.shape[2]
+    query_weight, weight = attention.qkv.weight.tensor_split([width])
+    query_bias, bias = attention.qkv.bias.tensor_split([width])
+    queries = functional.linear(normed[:, -count:], query_weight, query_bias)
+    keys, values = functional.linear(normed, weight, bias).chunk(2, dim=2)
+    return _finish(block, tokens[:, -count:], _attend(attention, queries, keys, values))
+
+
+def normalize(norm: nn.Module, tokens: Tensor) -> Tensor:
+    """Return the tokens normalised, under autocast in its format."""
+    assert isinstance(norm, nn.LayerNorm)
+    return fast_layer_norm(tokens, list(norm.normalized_shape), norm.weight, norm.bias, norm.eps)
+
+
+def _plain(block: nn.Module) -> tuple[Block, Attention]:
+    assert isinstance(block, Block)
+    assert isinstance(block.attn, Attention)
+    return block, block.attn
+
+
+def _attend(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return the attention's projected output for queries, B K D, to keys and values, B L D."""
+    heads = (
+        part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)  # B H L D/H
+        for part in (queries, keys, values)
+    )
+    attended = functional.scaled_dot_product_attention(*heads)
+    return attention.proj(attended.transpose(1, 2).flatten(2))
+
+
+def _finish(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:
+    """Return the block's output, from its input and what the attention adds to it."""
+    tokens = tokens + attended
+    return tokens + block.mlp(normalize(block.norm2, tokens))

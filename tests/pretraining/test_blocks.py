@@ -1,0 +1,55 @@
+"""Our forward pass of a block against timm's own."""
+
+import pytest
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from dbp_mae.pretraining.blocks import forward_block, forward_last
+
+
+@pytest.fixture
+def block() -> Block:
+    torch.manual_seed(0)
+    made = Block(64, 2, qkv_bias=True)
+    for parameter in made.parameters():  # norms and biases away from one and zero
+        torch.nn.init.normal_(parameter, std=0.2)
+    return made
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    return torch.randn(3, 10, 64, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(block: Block, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(block.parameters())))
+
+
+def test_block_equals_timm_and_so_do_its_gradients(block: Block, tokens: Tensor) -> None:
+    ours, timms = forward_block(block, tokens), block(tokens)
+    torch.testing.assert_close(ours, timms)
+    torch.testing.assert_close(
+        gradients(block, ours.square().sum()), gradients(block, timms.square().sum())
+    )
+
+
+def test_last_block_equals_timm_and_so_do_its_gradients(block: Block, tokens: Tensor) -> None:
+    ours, timms = forward_last(block, tokens, 7), block(tokens)[:, -7:]
+    torch.testing.assert_close(ours, timms)
+    torch.testing.assert_close(
+        gradients(block, ours.square().sum()), gradients(block, timms.square().sum())
+    )
+
+
+@pytest.mark.parametrize("last", [None, 7])
+def test_under_autocast_tokens_keep_its_format(
+    block: Block, tokens: Tensor, last: int | None
+) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        given = tokens.bfloat16()
+        ours = forward_last(block, given, last) if last else forward_block(block, given)
+        timms = block(given)[:, -(last or 10) :]
+    assert ours.dtype == torch.bfloat16
+    error = (ours.float() - timms.float()).norm() / timms.float().norm()
+    assert error < 0.01
