@@ -4,6 +4,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -80,7 +81,7 @@ class Training(ABC):
     advice: str
     """What to do when something is no longer finite."""
     economy: str
-    """What to do when a step needs more memory than the GPU has."""
+    """What to do when something needs more memory than the GPU has."""
 
     def __init__(self, fabric: Fabric, params: LoopParams) -> None:
         if resolve(params.precision) == "bf16-mixed":
@@ -201,15 +202,25 @@ class Training(ABC):
         flag = torch.tensor(float(asked), device=self.fabric.device)
         return bool(self.fabric.all_reduce(flag, reduce_op="sum"))
 
-    def _train_step(self, batch: Pair) -> None:
+    @contextmanager
+    def within_memory(self, work: str) -> Iterator[None]:
+        """Say what to change where `work` needs more memory than the GPU has.
+
+        Raises:
+            UserError: it does.
+        """
         try:
-            loss = self.optimize(self.fabric.to_device(batch))
+            yield
         except torch.OutOfMemoryError:
             if self.fabric.world_size > 1:
                 raise  # ends the other processes, which would wait for this one
             raise UserError(
-                f"A step of {self.name} needs more memory than the GPU has: {self.economy}."
+                f"{work} of {self.name} needs more memory than the GPU has: {self.economy}."
             ) from None
+
+    def _train_step(self, batch: Pair) -> None:
+        with self.within_memory("A step"):
+            loss = self.optimize(self.fabric.to_device(batch))
         self.losses.append(loss.detach())
         self.step += 1
 
@@ -232,7 +243,13 @@ class Training(ABC):
 
     @torch.no_grad()
     def log(self) -> None:
-        """Validate and add a row to the curves."""
+        """Validate and add a row to the curves.
+
+        Raises:
+            UserError: the GPU's memory is too small.
+        """
+        with self.within_memory("The validation"):
+            columns = self.validate()
         scale = warmup_cosine(self.step - 1, self.loop.steps, self.loop.warmup_steps)
         row = {
             "step": self.step,
@@ -240,7 +257,7 @@ class Training(ABC):
             "train_loss": float(torch.stack(self.losses).mean()),
             "learning_rate": self.loop.learning_rate * scale,
             **self._pace(),
-            **self.validate(),
+            **columns,
         }
         self.rows.append(row)
         self.losses.clear()

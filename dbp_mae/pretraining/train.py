@@ -178,14 +178,15 @@ class Pretraining(Training):
         """Refuse an eps that is too large for a batch; the function-preserving step is bounded.
 
         Raises:
-            UserError: with the layer's name and the largest eps.
+            UserError: with the layer's name and the largest eps; or the GPU's memory is too small.
         """
         if not self.decorrelator or self.params.decorrelation.update != "paper":
             return
-        for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
-            with self._training_pass(part, micro_batch):
-                self.plain_model.forward(*micro_batch)  # a call would compile it, for once
-        self.decorrelator.check_eps()
+        with self.within_memory("The check of decorrelation.eps"):
+            for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
+                with self._training_pass(part, micro_batch):
+                    self.plain_model.forward(*micro_batch)  # a call would compile it, for once
+            self.decorrelator.check_eps()
 
     def optimize(self, batch: Batch) -> Tensor:
         """Take an optimization step, and then one of the decorrelating matrices."""
@@ -239,9 +240,14 @@ class Pretraining(Training):
         return images * (1 + self.params.visible)
 
     def validate(self) -> dict[str, float]:
-        """Return val_loss and, where there is decorrelation, the correlation that is left."""
+        """Return val_loss and, where there is decorrelation, the correlation that is left.
+
+        In as many passes as a step, so that it needs no more memory.
+        """
         self.model.eval()
-        columns = {"val_loss": float(self.model(*self.validation))}
+        parts = zip(*(tensor.chunk(self.passes) for tensor in self.validation), strict=True)
+        total = sum(len(part[0]) * float(self.model(*part)) for part in parts)
+        columns = {"val_loss": total / len(self.validation[0])}
         if self.decorrelator:
             columns["correlation"] = self.decorrelator.correlation()
         return columns
