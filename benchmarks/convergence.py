@@ -69,7 +69,7 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
         UserError: a value is out of range.
     """
     rates = slice(1 if arguments.toy else None)
-    pretrain = dict(map(_setting, arguments.pretrain))
+    pretrain = _settings(arguments.pretrain, "--pretrain")
     if "warmup_steps" in pretrain:
         raise UserError(
             "--pretrain warmup_steps: each optimizer has a warm-up of its own here; leave it out."
@@ -111,11 +111,16 @@ def find_source(name: str, folder: list[str], render: RenderParams) -> Path:
 
 
 def _variant(name: str, rates: slice) -> dict[str, Any]:
-    way, *settings = name.split("; ")
+    way, *texts = map(str.strip, name.split(";"))
     optimizer, comma, update = way.partition(",")
     if optimizer not in OPTIMIZERS or comma + update not in UPDATES:
         raise UserError(
             f"--variants {name!r} is unknown: name some of {', '.join(map(repr, VARIANTS))}."
+        )
+    settings = _settings(texts, f"--variants {name!r}")
+    if decided := settings.keys() & {"optimizer", "decorrelation", "warmup_steps"}:
+        raise UserError(
+            f"--variants {name!r}: {min(decided)} follows from the name before the semicolon; leave it out."
         )
     return {
         "learning_rates": OPTIMIZERS[optimizer][rates],
@@ -123,7 +128,7 @@ def _variant(name: str, rates: slice) -> dict[str, Any]:
         "pretrain": {
             "optimizer": optimizer.lower(),
             "decorrelation": UPDATES[comma + update],
-            **dict(map(_setting, settings)),
+            **settings,
         },
     }
 
@@ -152,11 +157,12 @@ def ratios(results: Results) -> pd.DataFrame:
     ).set_axis(list(results.settings))
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"The setting {text!r} is not KEY=VALUE, such as steps=2000.")
-    return key, yaml.safe_load(value)
+def _settings(texts: list[str], option: str) -> dict[str, Any]:
+    """Return the values by key of texts such as steps=2000."""
+    for text in texts:
+        if "=" not in text:
+            raise UserError(f"{option}: {text!r} is not KEY=VALUE, such as steps=2000.")
+    return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dbp_mae.weights import read_weights, write_weights
 
@@ -110,11 +109,10 @@ def sincos_positions(dim: int, grid: int) -> Tensor:
 
     Source: MAE (arXiv 2111.06377), appendix A.1, after "Attention Is All You Need".
     """
-    with torch.device("cpu"):  # not every device has float64
-        frequencies = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-        angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # G D/4
+    frequencies = 1.0 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # G D/4
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # G D/2
     columns = axis[None, :, :].expand(grid, grid, -1)
     rows = axis[:, None, :].expand(grid, grid, -1)
     positions = torch.cat([columns, rows], dim=2).reshape(1, grid * grid, dim)
-    return functional.pad(positions.float(), (0, 0, 1, 0))
+    return torch.cat([torch.zeros(1, 1, dim), positions.float()], dim=1)

@@ -215,11 +215,11 @@ class Training(ABC):
             if self.fabric.world_size > 1:
                 raise  # ends the other processes, which would wait for this one
             raise UserError(
-                f"{work} of {self.name} needs more memory than the GPU has: {self.economy}."
+                f"In {self.name}, {work} needs more memory than the GPU has: {self.economy}."
             ) from None
 
     def _train_step(self, batch: Pair) -> None:
-        with self.within_memory("A step"):
+        with self.within_memory("a step"):
             loss = self.optimize(self.fabric.to_device(batch))
         self.losses.append(loss.detach())
         self.step += 1
@@ -248,7 +248,7 @@ class Training(ABC):
         Raises:
             UserError: the GPU's memory is too small.
         """
-        with self.within_memory("The validation"):
+        with self.within_memory("the validation"):
             columns = self.validate()
         scale = warmup_cosine(self.step - 1, self.loop.steps, self.loop.warmup_steps)
         row = {

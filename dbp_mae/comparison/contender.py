@@ -104,10 +104,16 @@ class Contender:
                     step=int(row["step"]),
                     seconds=row["seconds"],
                     joules=self.joules,
+                    waited=self._waited(row),
                     train_loss=row["train_loss"],
                     val_loss=row["val_loss"],
                 )
             )
+
+    def _waited(self, row: dict[str, float]) -> float:
+        """Return the seconds spent waiting for batches, up to a row of the training's curves."""
+        seconds, waited = (self.rows[-1].seconds, self.rows[-1].waited) if self.rows else (0, 0)
+        return waited + row["data_wait_share"] * (row["seconds"] - seconds)
 
     def _save(self) -> None:
         rows = [row.model_dump() for row in self.rows]

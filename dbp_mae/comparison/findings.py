@@ -10,6 +10,8 @@ FEW_SEEDS = 3
 """With fewer seeds than these the sentences warn of chance."""
 LEARNT = 0.98
 """A loss above this share of a constant predictor's is hardly better than that."""
+WAITING = 0.1
+"""A share of the time spent waiting for batches that is worth a warning."""
 NAMES = {"step": "steps", "seconds": "time", "joules": "energy"}
 """What the quantities are called."""
 
@@ -73,6 +75,11 @@ def sentences(results: Results) -> list[str]:
             f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
             "an empty target. Train for more steps."
         )
+    if waiting := [name for name in results.settings if _waits(results, name)]:
+        found.append(
+            f"Beware: {_listing(waiting)} waited for images during more than {WAITING:.0%} of the time, "
+            "which hides what a step costs. Raise pretrain.workers."
+        )
     if unfinished := [name for name, tuning in results.tuning.items() if not tuning.bracketed]:
         found.append(
             f"The learning rate of {_listing(unfinished)} could not be bracketed within the allowed "
@@ -83,6 +90,10 @@ def sentences(results: Results) -> list[str]:
             f"Not finished: {len(left)} of {len(results.plan.seeds)} seeds are still to run."
         )
     return found
+
+
+def _waits(results: Results, variant: str) -> bool:
+    return (results.waiting(variant).mean or 0) > WAITING
 
 
 def share(spread: Spread) -> str:

@@ -19,6 +19,8 @@ class Row(Block):
     seconds: float
     joules: float | None
     """None where it is not known."""
+    waited: float
+    """Of the seconds, those without a batch to train on."""
     train_loss: float
     val_loss: float
 
@@ -219,6 +221,11 @@ class Results(Block):
             for run, base in runs
             if run.rows and base.rows
         )
+
+    def waiting(self, variant: str) -> Spread:
+        """Return the share of its time that each run waited for its batches."""
+        ends = (run.rows[-1] for run in self.runs(variant) if run.rows)
+        return _spread(end.waited / end.seconds for end in ends)
 
     def miou(self, variant: str) -> Spread:
         """Return the held-out mIoU of every fine-tuning in which a class occurred."""

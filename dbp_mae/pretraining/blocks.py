@@ -1,11 +1,11 @@
 """timm's plain transformer blocks, computed so that a GPU moves less memory.
 
-A step of pre-training on a GPU is spent moving vectors more than multiplying them (benchmarks/notes.md).
-So under autocast the tokens keep its format from block to block, and the norms compute in it, with
-statistics in float32 (timm's fast norm), instead of going to float32 and back around each.
+A profile of a ViT-B's step had more time in moving vectors than in multiplying them (benchmarks/notes.md).
+So under autocast the tokens keep its format from block to block, and the norms take and give it, their
+statistics in float32, instead of going to float32 and back around each.
 """
 
-from timm.layers import fast_layer_norm
+import torch
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +14,7 @@ from torch.nn import functional
 def forward_block(block: nn.Module, tokens: Tensor) -> Tensor:
     """Return what a plain timm block makes of the tokens, B L D."""
     block, attention = _plain(block)
-    # Chunks of the product are views whose gradients are joined in place; timm's permutation copies.
+    # Gradients of chunks are joined with one copy; those of timm's permutation need another.
     queries, keys, values = attention.qkv(normalize(block.norm1, tokens)).chunk(3, dim=2)
     return _finish(block, tokens, _attend(attention, queries, keys, values))
 
@@ -35,14 +35,21 @@ def forward_last(block: nn.Module, tokens: Tensor, count: int) -> Tensor:
 
 
 def normalize(norm: nn.Module, tokens: Tensor) -> Tensor:
-    """Return the tokens normalised, under autocast in its format."""
+    """Return the tokens normalised; under autocast in its format, also the norm's own parameters."""
     assert isinstance(norm, nn.LayerNorm)
-    return fast_layer_norm(tokens, list(norm.normalized_shape), norm.weight, norm.bias, norm.eps)
+    device = tokens.device.type
+    mixed = torch.is_autocast_enabled(device)
+    form = torch.get_autocast_dtype(device) if mixed else tokens.dtype
+    tokens, weight, bias = (part.to(form) for part in (tokens, norm.weight, norm.bias))
+    with torch.autocast(device, enabled=False):
+        return functional.layer_norm(tokens, norm.normalized_shape, weight, bias, norm.eps)
 
 
 def _plain(block: nn.Module) -> tuple[Block, Attention]:
     assert isinstance(block, Block)
     assert isinstance(block.attn, Attention)
+    extras = (block.ls1, block.ls2, block.attn.q_norm, block.attn.k_norm)
+    assert all(isinstance(part, nn.Identity) for part in extras)
     return block, block.attn
 
 

@@ -100,7 +100,7 @@ class MaskedAutoencoder(nn.Module):
         tokens = functional.linear(patches, weight, projection.bias)  # B V D
         tokens = tokens + select(encoder.pos_embed[:, 1:], visible).to(tokens.dtype)
         cls = (encoder.cls_token + encoder.pos_embed[:, :1]).to(tokens.dtype)
-        tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = encoder.norm_pre(torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1))
         for block in encoder.blocks:
             tokens = forward_block(block, tokens)
         return normalize(encoder.norm, tokens)

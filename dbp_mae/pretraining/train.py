@@ -157,8 +157,7 @@ class Pretraining(Training):
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
         self.passes = fabric.world_size * params.accumulate
-        with fabric.init_module():  # on the device, where random numbers are drawn faster
-            self.plain_model = MaskedAutoencoder(spec, params)
+        self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
         optimizers = create_optimizers(self.plain_model, params)
         self.model, *self.optimizers = fabric.setup(self.plain_model, *optimizers)
@@ -182,7 +181,7 @@ class Pretraining(Training):
         """
         if not self.decorrelator or self.params.decorrelation.update != "paper":
             return
-        with self.within_memory("The check of decorrelation.eps"):
+        with self.within_memory("the check of decorrelation.eps"):
             for part, micro_batch in self._micro_batches(self.fabric.to_device(batch)):
                 with self._training_pass(part, micro_batch):
                     self.plain_model.forward(*micro_batch)  # a call would compile it, for once
@@ -242,10 +241,11 @@ class Pretraining(Training):
     def validate(self) -> dict[str, float]:
         """Return val_loss and, where there is decorrelation, the correlation that is left.
 
-        In as many passes as a step, so that it needs no more memory.
+        Its passes are as large as those of a step, so that it needs no more memory.
         """
         self.model.eval()
-        parts = zip(*(tensor.chunk(self.passes) for tensor in self.validation), strict=True)
+        size = self.params.batch // self.passes
+        parts = zip(*(tensor.split(size) for tensor in self.validation), strict=True)
         total = sum(len(part[0]) * float(self.model(*part)) for part in parts)
         columns = {"val_loss": total / len(self.validation[0])}
         if self.decorrelator:

@@ -36,8 +36,8 @@ def convergence(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
-    shorter = "Muon, function-preserving; steps=2; rest_rate=0.5"
-    names = ["AdamW", "AdamW, paper", shorter]
+    own = "Muon, function-preserving; steps=2; rest_rate=0.25"
+    names = ["AdamW", "AdamW, paper", own]
     arguments = ["--toy", "--seeds", "2", "--variants", *names]
     first = convergence(tmp_path, *arguments)
     assert first.returncode == 0, first.stderr
@@ -49,7 +49,9 @@ def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
     (said,) = [text for text in content["headline"]["sentences"] if "trained for" in text]
     assert "trained for 2 steps instead of 4" in said
     steps = {run["variant"]: run["rows"][-1]["step"] for run in runs}
-    assert steps == dict.fromkeys(names, 4) | {shorter: 2}
+    assert steps == dict.fromkeys(names, 4) | {own: 2}
+    rest = {name: way["rest_rate"] for name, way in content["comparison"]["settings"].items()}
+    assert rest == dict.fromkeys(names, 0.125) | {own: 0.25}
     assert content["headline"]["energy"] in ("measured", "not measured")
     second = convergence(tmp_path, *arguments)
     assert second.returncode == 0, second.stderr
@@ -71,7 +73,10 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
     [
         (["--data", "bsdata"], "needs its folder"),
         (["--data", "cats"], "is unknown"),
-        (["--toy", "--pretrain", "steps"], "KEY=VALUE"),
+        (["--toy", "--pretrain", "steps"], "--pretrain: 'steps' is not KEY=VALUE"),
+        (["--toy", "--variants", "Muon; steps"], "--variants .* KEY=VALUE"),
+        (["--toy", "--variants", "Muon;optimizer=adamw"], "optimizer follows from the name"),
+        (["--toy", "--variants", "Muon; warmup_steps=3"], "warmup_steps follows from the name"),
         (["--toy", "--pretrain", "seed=1"], "set by the comparison"),
         (["--toy", "--pretrain", "warmup_steps=1"], "a warm-up of its own"),
         (["--toy", "--seeds", "0"], "seeds"),

@@ -19,6 +19,7 @@ from dbp_mae.comparison.contender import Contender, warm_up
 from dbp_mae.comparison.plan import Plan, load_plan
 from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.subject import Subject
+from dbp_mae.data.crops import Batch
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
@@ -279,6 +280,27 @@ def test_energy_is_of_the_training_alone(
     assert made.joules is not None
     assert made.training.seconds <= made.joules <= elapsed - sum(validating)
     assert len(validating) == 3
+
+
+def test_waiting_for_batches_adds_up_over_the_rows(
+    params: Params, images: PretrainingImages, tmp_path: Path
+) -> None:
+    made = Contender("plain", images, settings(params, "plain"), tmp_path, QUIET)
+    batches, loading = made.loader, []
+
+    def timed() -> Iterator[Batch]:
+        while True:
+            start = time.perf_counter()
+            batch = next(batches)
+            loading.append(time.perf_counter() - start)
+            yield batch
+
+    made.loader = timed()
+    while not made.finished:
+        made.take_slice()
+    last = made.rows[-1]
+    assert len(made.rows) > 1
+    assert sum(loading) <= last.waited <= last.seconds
 
 
 def test_the_encoders_are_judged_on_held_out_images(

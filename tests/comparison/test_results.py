@@ -154,6 +154,24 @@ def test_a_baseline_that_learnt_nothing_is_an_empty_target() -> None:
     assert "AdamW hardly learnt anything" in " ".join(sentences(idle))
 
 
+def test_a_variant_that_waits_for_its_images_is_named() -> None:
+    runs = clear_win()
+    hungry = [
+        run.model_copy(
+            update={
+                "rows": [row.model_copy(update={"waited": row.seconds / 5}) for row in run.rows]
+            }
+        )
+        if run.variant == "Muon"
+        else run
+        for run in runs
+    ]
+    assert "waited for images" not in " ".join(sentences(results(runs)))
+    assert "Beware: Muon waited for images during more than 10%" in " ".join(
+        sentences(results(hungry))
+    )
+
+
 def test_what_the_encoders_are_worth_is_said() -> None:
     found = results(clear_win())
     assert "mIoU" not in " ".join(sentences(found))

@@ -5,7 +5,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from dbp_mae.pretraining.blocks import forward_block, forward_last
+from dbp_mae.pretraining.blocks import forward_block, forward_last, normalize
 
 
 @pytest.fixture
@@ -43,13 +43,21 @@ def test_last_block_equals_timm_and_so_do_its_gradients(block: Block, tokens: Te
 
 
 @pytest.mark.parametrize("last", [None, 7])
-def test_under_autocast_tokens_keep_its_format(
+def test_under_autocast_a_block_is_timms_but_for_rounding(
     block: Block, tokens: Tensor, last: int | None
 ) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         given = tokens.bfloat16()
         ours = forward_last(block, given, last) if last else forward_block(block, given)
         timms = block(given)[:, -(last or 10) :]
-    assert ours.dtype == torch.bfloat16
     error = (ours.float() - timms.float()).norm() / timms.float().norm()
     assert error < 0.01
+
+
+def test_under_autocast_norms_take_and_give_its_format(block: Block, tokens: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = normalize(block.norm1, tokens)
+    assert ours.dtype == torch.bfloat16
+    error = (ours.float() - block.norm1(tokens)).norm() / block.norm1(tokens).norm()
+    assert error < 0.01
+    assert normalize(block.norm1, tokens).dtype == torch.float32

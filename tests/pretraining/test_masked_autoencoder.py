@@ -1,10 +1,14 @@
 """The autoencoder's parts against their definitions."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from default_params import default_params
-from torch import Tensor
+from torch import Tensor, nn
 
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.pretraining import masked_autoencoder
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 
 SPEC = EncoderSpec("nano", 8, 32, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
@@ -94,6 +98,28 @@ def test_loss_is_of_patches_without_their_mean_and_variance() -> None:
     torch.testing.assert_close(truth.var(dim=2), torch.ones(4, 16), atol=1e-3, rtol=0)
     assert float(autoencoder.forward_loss(patches, truth)) == 0
     torch.testing.assert_close(autoencoder.forward_loss(patches, truth + 3), torch.tensor(9.0))
+
+
+def test_under_autocast_tokens_keep_its_format_from_block_to_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    formats = []
+
+    def noting(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def noted(block: nn.Module, tokens: Tensor, *count: int) -> Tensor:
+            result = forward(block, tokens, *count)
+            formats.extend([tokens.dtype, result.dtype])
+            return result
+
+        return noted
+
+    for name in ("forward_block", "forward_last"):
+        monkeypatch.setattr(masked_autoencoder, name, noting(getattr(masked_autoencoder, name)))
+    autoencoder = model()
+    with torch.autocast("cpu", torch.bfloat16):
+        autoencoder(*crops())
+    blocks = len(autoencoder.encoder.blocks) + len(autoencoder.decoder_blocks)
+    assert formats == [torch.bfloat16] * 2 * blocks
 
 
 def test_all_visible_equals_timm_forward() -> None:

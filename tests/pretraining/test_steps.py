@@ -150,20 +150,19 @@ def test_a_step_too_large_for_the_gpu_says_what_to_lower(monkeypatch: pytest.Mon
     training, batches = start(tiny_params(**SHORT))
 
     monkeypatch.setattr(training.optimizers[-1], "step", out_of_memory)
-    with pytest.raises(UserError, match=r"A step .* raise pretrain\.accumulate"):
+    with pytest.raises(UserError, match=r"a step needs .* raise pretrain\.accumulate"):
         training.advance(iter([batches[0]]), stop=1)
 
 
-def test_validation_takes_as_many_passes_as_a_step_for_the_same_loss() -> None:
-    whole, _ = start(tiny_params(**SHORT))
-    parts, _ = start(tiny_params(**SHORT, accumulate=4))
+def test_validation_passes_are_as_large_as_those_of_a_step_and_give_the_same_loss() -> None:
+    whole, _ = start(tiny_params(**SHORT, batch=300))
+    parts, _ = start(tiny_params(**SHORT, batch=300, accumulate=3))
     sizes: list[int] = []
     parts.plain_model.register_forward_pre_hook(lambda _, crops: sizes.append(len(crops[0])))
     with torch.no_grad():
         losses = whole.validate()["val_loss"], parts.validate()["val_loss"]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert len(sizes) == 4
-    assert sum(sizes) == len(parts.validation[0])
+    assert sizes == [100, 100, len(parts.validation[0]) - 200]
 
 
 def test_a_validation_too_large_for_the_gpu_says_what_to_lower(
@@ -172,8 +171,17 @@ def test_a_validation_too_large_for_the_gpu_says_what_to_lower(
     training, batches = start(tiny_params(**SHORT))
     step(training, batches)
     monkeypatch.setattr(training.plain_model, "forward_encoder", out_of_memory)
-    with pytest.raises(UserError, match=r"The validation .* raise pretrain\.accumulate"):
+    with pytest.raises(UserError, match=r"the validation needs .* raise pretrain\.accumulate"):
         training.log()
+
+
+def test_a_check_of_eps_too_large_for_the_gpu_says_what_to_lower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    training, batches = start(tiny_params(update="paper"))
+    monkeypatch.setattr(training.plain_model, "forward_encoder", out_of_memory)
+    with pytest.raises(UserError, match=r"the check .* raise pretrain\.accumulate"):
+        training.check_eps(batches[0])
 
 
 def test_what_goes_on_has_the_optimizer_of_before_and_the_decay_of_now() -> None:
