@@ -75,7 +75,7 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
             "--pretrain warmup_steps: each optimizer has a warm-up of its own here; leave it out."
         )
     pretrain["warmup_steps"] = 0  # that of params.yaml may be longer than the steps
-    return check_block(
+    plan = check_block(
         {
             "baseline": "AdamW",
             "pretrain": pretrain,
@@ -87,6 +87,8 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
         Plan,
         "The benchmark",
     )
+    plan.settings(plan.common(params).pretrain)  # refuses a bad value before images are rendered
+    return plan
 
 
 def find_source(name: str, folder: list[str], render: RenderParams) -> Path:

@@ -65,7 +65,8 @@ def sentences(results: Results) -> list[str]:
         _against(results, variant, _trained_for(results, variant), results.plan.baseline)
         for variant in results.shorter
     ]
-    found.append(_verdict(results))
+    if results.candidate:
+        found.append(_verdict(results, results.candidate))
     found += _worth(results)
     if (
         target := results.best_loss(results.plan.baseline).mean or 0
@@ -161,10 +162,10 @@ def _energy(results: Results, variant: str, target: str) -> str:
     return ""
 
 
-def _verdict(results: Results) -> str:
+def _verdict(results: Results, candidate: str) -> str:
     """Say whether decorrelation pays against the best variant without it, and how sure that is."""
-    rival, candidate = results.rival, results.candidate
-    ratios = results.ratio(candidate, rival, "seconds").values if candidate else ()
+    rival = results.rival
+    ratios = results.ratio(candidate, rival, "seconds").values
     if not ratios:
         return (
             f"Whether decorrelation pays cannot be told: {rival} reached no loss to compare with."

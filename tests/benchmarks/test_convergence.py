@@ -78,6 +78,7 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
         (["--toy", "--variants", "Muon;optimizer=adamw"], "optimizer follows from the name"),
         (["--toy", "--variants", "Muon; warmup_steps=3"], "warmup_steps follows from the name"),
         (["--toy", "--pretrain", "seed=1"], "set by the comparison"),
+        (["--data", "cats", "--pretrain", "stepz=3"], "stepz"),
         (["--toy", "--pretrain", "warmup_steps=1"], "a warm-up of its own"),
         (["--toy", "--seeds", "0"], "seeds"),
         (["--toy", "--variants", "SGD"], "is unknown"),

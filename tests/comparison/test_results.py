@@ -154,6 +154,14 @@ def test_a_baseline_that_learnt_nothing_is_an_empty_target() -> None:
     assert "AdamW hardly learnt anything" in " ".join(sentences(idle))
 
 
+def test_without_decorrelation_there_is_no_verdict() -> None:
+    found = results(clear_win())
+    plain = {name: found.settings[name] for name in ("AdamW", "Muon")}
+    said = " ".join(sentences(found.model_copy(update={"settings": plain})))
+    assert "No variant is decorrelated" in said
+    assert "decorrelation pays" not in said
+
+
 def test_a_variant_that_waits_for_its_images_is_named() -> None:
     runs = clear_win()
     hungry = [
