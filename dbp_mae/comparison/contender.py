@@ -133,8 +133,7 @@ def warm_up(training: Training, batches: Batches) -> None:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         with suppress(DivergedError):  # it will again, with the clock running
             training.advance(repeat(batches[training.step]), training.step + WARM_UP_STEPS)
-        with torch.no_grad():
-            training.validate()
+        training.log()
     training.load_state(before)
 
 

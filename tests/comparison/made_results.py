@@ -20,14 +20,14 @@ EVERY, STEPS = 10, 100
 
 
 def measurement(variant: str, seed: int, slope: float, pace: float = 0.5, watts: float = 10.0,
-                diverged: bool = False) -> Measurement:  # fmt: skip
-    """Return a run whose loss falls by `slope` a step, at `pace` seconds a step, 5 % of them waiting."""
+                diverged: bool = False, waiting: float = 0.05) -> Measurement:  # fmt: skip
+    """Return a run whose loss falls by `slope` a step, at `pace` seconds a step, a share of them waiting."""
     rows = [
         Row(
             step=step,
             seconds=step * pace,
             joules=step * pace * watts,
-            waited=step * pace / 20,
+            waited=step * pace * waiting,
             train_loss=1.0,
             val_loss=round(1 - slope * step, 9),
         )

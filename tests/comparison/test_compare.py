@@ -1,7 +1,6 @@
 """The comparison itself, on real images: fair, resumable, and with an untouched baseline."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,82 +10,24 @@ import pytest
 import torch
 import yaml
 from default_params import default_params
-from torch.nn.utils import parametrize
+from small_plan import PLAIN, PRESERVING, plan, settings
 
-from dbp_mae.comparison import contender as contender_module
 from dbp_mae.comparison.compare import compare
-from dbp_mae.comparison.contender import Contender, warm_up
-from dbp_mae.comparison.plan import Plan, load_plan
+from dbp_mae.comparison.plan import load_plan
 from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.subject import Subject
-from dbp_mae.data.crops import Batch
-from dbp_mae.data.ingest import ingest
-from dbp_mae.data.manifest import write_manifest
-from dbp_mae.data.wirebond import render_dataset
-from dbp_mae.energy import EnergyMeter
 from dbp_mae.errors import UserError
-from dbp_mae.params import Params, PretrainParams
-from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
-from dbp_mae.pretraining.train import Pretraining, PretrainingImages, create_run
+from dbp_mae.params import Params
+from dbp_mae.pretraining.train import PretrainingImages, create_run
 from pipelines import compare as command
 
-PLAIN = {"optimizer": "adamw", "decorrelation": {"update": "none"}}
-PRESERVING = {"optimizer": "muon", "decorrelation": {"update": "function-preserving"}}
 WILD = {"update": "paper", "eps": 1.9, "every": 1}
-QUIET = EnergyMeter([])
-
-
-@pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    source = tmp_path_factory.mktemp("parts") / "wirebond"
-    params = default_params()
-    render = {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96}
-    render_dataset(source, params.render.model_copy(update=render))
-    data = params.data.model_copy(update={"source": source})
-    small = {"steps": 6, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2,
-             "checkpoint_every": 2, "learning_rate": 0.001}  # fmt: skip
-    tuned = {"steps": 2, "warmup_steps": 1, "batch": 2, "tile": 32, "validate_every": 2}
-    return params.model_copy(
-        update={
-            "data": data,
-            "pretrain": params.pretrain.model_copy(update=small),
-            "finetune": params.finetune.model_copy(update=tuned),
-            "export": params.export.model_copy(update={"overlap": 8}),
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def subject(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    folder = tmp_path_factory.mktemp("data")
-    frame = ingest(params.data.source, params.data, folder / "masks")
-    write_manifest(frame, folder / "validated.parquet")
-    return Subject(folder / "validated.parquet", frame, folder)
-
-
-@pytest.fixture(scope="module")
-def images(subject: Subject, params: Params) -> PretrainingImages:
-    return PretrainingImages.of(subject.frame, params.data)
 
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the comparison's lock out of the repository."""
     monkeypatch.chdir(tmp_path)
-
-
-def plan(**changes: Any) -> Plan:
-    content = {
-        "baseline": "plain",
-        "variants": {
-            "plain": {"learning_rates": [0.001], "pretrain": PLAIN},
-            "twin": {"learning_rates": [0.001], "pretrain": PLAIN},
-            "preserving": {"learning_rates": [0.001], "pretrain": PRESERVING},
-        },
-        "tuning": {"seed": 0, "extensions": 0},
-        "seeds": [1],
-    }
-    return Plan.model_validate(content | changes)
 
 
 def finished(steps: Iterator[Results]) -> Results:
@@ -105,10 +46,6 @@ def whole(params: Params, subject: Subject, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
         return finished(compare(plan(), params, subject, print))
-
-
-def settings(params: Params, variant: str) -> PretrainParams:
-    return plan().settings(params.pretrain)[variant]
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [({}, 20), ({"steps": 10}, 4)])
@@ -142,51 +79,6 @@ def test_all_variants_see_the_same_batches_and_begin_alike(
     with torch.no_grad():
         first, second = (run.validate()["val_loss"] for run in runs)
     assert first == pytest.approx(second, rel=1e-5)
-
-
-def test_the_baseline_is_untouched(
-    params: Params, images: PretrainingImages, tmp_path: Path
-) -> None:
-    training = Contender(
-        "plain", images, settings(params, "plain"), tmp_path, QUIET
-    ).training  # fmt: skip
-    untouched = MaskedAutoencoder(training.spec, training.params)
-    assert list(training.plain_model.state_dict()) == list(untouched.state_dict())
-    for module in training.plain_model.modules():
-        assert not parametrize.is_parametrized(module)
-        assert not module._forward_pre_hooks
-        assert not module._forward_hooks
-        assert not module._backward_hooks
-    decorrelated = create_run(images, settings(params, "preserving")).plain_model
-    assert any(parametrize.is_parametrized(module) for module in decorrelated.modules())
-
-
-@pytest.mark.parametrize("variant", ["plain", "preserving"])
-def test_the_warm_up_leaves_no_trace(
-    variant: str, params: Params, images: PretrainingImages
-) -> None:
-    chosen = settings(params, variant)
-    cold, warm = (create_run(images, chosen) for _ in range(2))
-    state = torch.random.get_rng_state()
-    warm_up(warm, images.batches(chosen))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert (warm.step, warm.seconds, warm.waited, warm.rows) == (0, 0.0, 0.0, [])
-    for training in (cold, warm):
-        training.advance(training.loader(images.batches(chosen)), 4)
-        training.log()
-    assert cold.rows[0]["val_loss"] == warm.rows[0]["val_loss"]
-    assert cold.rows[0]["train_loss"] == warm.rows[0]["train_loss"]
-    for name, weight in cold.plain_model.state_dict().items():
-        assert torch.equal(weight, warm.plain_model.state_dict()[name]), name
-
-
-def test_every_contender_is_warmed_up(
-    params: Params, images: PretrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    monkeypatch.setattr(contender_module, "warm_up", lambda training, _: seen.append(training))
-    made = Contender("plain", images, settings(params, "plain"), tmp_path, QUIET)
-    assert seen == [made.training]
 
 
 class Killed(Exception):
@@ -244,63 +136,6 @@ def test_a_variant_that_diverges_does_not_stop_the_others(
     assert not results.tuning["wild"].bracketed
     assert [run.diverged for run in results.measurements] == [False, True]
     assert len(results.measurements[0].rows) == 3
-
-
-def test_energy_is_of_the_training_alone(
-    params: Params, images: PretrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class OneWatt:
-        """A counter of a machine that draws one watt: its joules are seconds."""
-
-        part = "cpu"
-
-        def __init__(self) -> None:
-            self.last = time.perf_counter()
-
-        def since_last(self) -> float:
-            last, self.last = self.last, time.perf_counter()
-            return self.last - last
-
-    validating = []
-    validate = Pretraining.validate
-
-    def watched(training: Pretraining) -> dict[str, float]:
-        start = time.perf_counter()
-        columns = validate(training)
-        validating.append(time.perf_counter() - start)
-        return columns
-
-    monkeypatch.setattr(Pretraining, "validate", watched)
-    made = Contender("plain", images, settings(params, "plain"), tmp_path, EnergyMeter([OneWatt()]))
-    validating.clear()
-    start = time.perf_counter()
-    while not made.finished:
-        made.take_slice()
-    elapsed = time.perf_counter() - start
-    assert made.joules is not None
-    assert made.training.seconds <= made.joules <= elapsed - sum(validating)
-    assert len(validating) == 3
-
-
-def test_waiting_for_batches_adds_up_over_the_rows(
-    params: Params, images: PretrainingImages, tmp_path: Path
-) -> None:
-    made = Contender("plain", images, settings(params, "plain"), tmp_path, QUIET)
-    batches, loading = made.loader, []
-
-    def timed() -> Iterator[Batch]:
-        while True:
-            start = time.perf_counter()
-            batch = next(batches)
-            loading.append(time.perf_counter() - start)
-            yield batch
-
-    made.loader = timed()
-    while not made.finished:
-        made.take_slice()
-    last = made.rows[-1]
-    assert len(made.rows) > 1
-    assert sum(loading) <= last.waited <= last.seconds
 
 
 def test_the_encoders_are_judged_on_held_out_images(

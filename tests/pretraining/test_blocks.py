@@ -26,16 +26,17 @@ def gradients(block: Block, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(block.parameters())))
 
 
-def test_block_equals_timm_and_so_do_its_gradients(block: Block, tokens: Tensor) -> None:
-    ours, timms = forward_block(block, tokens), block(tokens)
-    torch.testing.assert_close(ours, timms)
-    torch.testing.assert_close(
-        gradients(block, ours.square().sum()), gradients(block, timms.square().sum())
-    )
+def forward(block: Block, tokens: Tensor, last: int | None) -> tuple[Tensor, Tensor]:
+    """Return what we and what timm make of the last tokens, or of all."""
+    ours = forward_last(block, tokens, last) if last else forward_block(block, tokens)
+    return ours, block(tokens)[:, -(last or tokens.shape[1]) :]
 
 
-def test_last_block_equals_timm_and_so_do_its_gradients(block: Block, tokens: Tensor) -> None:
-    ours, timms = forward_last(block, tokens, 7), block(tokens)[:, -7:]
+@pytest.mark.parametrize("last", [None, 7])
+def test_a_block_equals_timms_and_so_do_its_gradients(
+    block: Block, tokens: Tensor, last: int | None
+) -> None:
+    ours, timms = forward(block, tokens, last)
     torch.testing.assert_close(ours, timms)
     torch.testing.assert_close(
         gradients(block, ours.square().sum()), gradients(block, timms.square().sum())
@@ -47,9 +48,7 @@ def test_under_autocast_a_block_is_timms_but_for_rounding(
     block: Block, tokens: Tensor, last: int | None
 ) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        given = tokens.bfloat16()
-        ours = forward_last(block, given, last) if last else forward_block(block, given)
-        timms = block(given)[:, -(last or 10) :]
+        ours, timms = forward(block, tokens.bfloat16(), last)
     error = (ours.float() - timms.float()).norm() / timms.float().norm()
     assert error < 0.01
 
