@@ -3,7 +3,7 @@
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from dbp_mae.checkpoint import Checkpoint, not_finite
@@ -313,6 +313,6 @@ class Training(ABC):
             ) from None
 
 
-def clip_gradients(model: nn.Module) -> None:
+def clip_gradients(parameters: Iterable[Tensor]) -> None:
     """Bound the norm of all gradients together, in place."""
-    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)

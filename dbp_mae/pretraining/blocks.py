@@ -59,8 +59,20 @@ def _attend(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor)
         part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)  # B H L D/H
         for part in (queries, keys, values)
     )
-    attended = functional.scaled_dot_product_attention(*heads)
+    attended = attend(*heads)
     return attention.proj(attended.transpose(1, 2).flatten(2))
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return the attention of queries, B H K d, to keys and values, B H L d: B H K d.
+
+    PyTorch's fused attention has a slow backward pass on a CPU in bf16: there it is written out.
+    """
+    if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
+        return functional.scaled_dot_product_attention(queries, keys, values)
+    q, k, v = (part.flatten(0, 1) for part in (queries, keys, values))
+    scores = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=q.shape[2] ** -0.5)
+    return (scores.softmax(2) @ v).unflatten(0, queries.shape[:2])
 
 
 def _finish(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ class LayerGroup:
         moved = matrices - step @ matrices
         torch._foreach_copy_(self.decorrelators, list(moved.unbind()))
         loss = correlation_loss(moments, params.kappa).mean(1)
-        return loss, moved.isfinite().flatten(1).all(1)
+        return loss, torch.linalg.matrix_norm(moved).isfinite().all(1)
 
     def _compensate(self, steps: Tensor) -> None:
         """Move W to W (I + eps M): the R step then leaves W R as it was to second order in eps."""

@@ -44,9 +44,8 @@ def bounded_step(direction: Tensor, eps: float) -> Tensor:
 
     The Frobenius norm bounds the largest eigenvalue from above and needs no decomposition.
     """
-    step = eps * direction
-    norm = torch.linalg.matrix_norm(step, keepdim=True)
-    return step / (norm / LONGEST_STEP).clamp(min=1)
+    norm = torch.linalg.matrix_norm(direction, keepdim=True)
+    return direction * (LONGEST_STEP / norm).clamp(max=eps)
 
 
 def multiply_blocks(weights: Tensor, blocks: Tensor) -> Tensor:

@@ -159,6 +159,7 @@ class Pretraining(Training):
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
+        self.weights = list(self.plain_model.parameters())
         optimizers = create_optimizers(self.plain_model, params)
         self.model, *self.optimizers = fabric.setup(self.plain_model, *optimizers)
         if params.compile:
@@ -191,9 +192,8 @@ class Pretraining(Training):
         """Take an optimization step, and then one of the decorrelating matrices."""
         rate = self.params.learning_rate * self.schedule
         set_learning_rate(self.optimizers, rate, self.params)
-        self.model.train()
         loss = self._accumulate_gradients(batch)
-        clip_gradients(self.plain_model)
+        clip_gradients(self.weights)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -243,7 +243,6 @@ class Pretraining(Training):
 
         Its passes are as large as those of a step, so that it needs no more memory.
         """
-        self.model.eval()
         size = self.params.batch // self.passes
         parts = zip(*(tensor.split(size) for tensor in self.validation), strict=True)
         total = sum(len(part[0]) * float(self.model(*part)) for part in parts)

@@ -125,7 +125,7 @@ class Finetuning(Training):
         tiles, masks = batch
         loss: Tensor = self.loss(self.model(tiles), masks)
         self.fabric.backward(loss)
-        clip_gradients(self.segmenter)
+        clip_gradients(self.segmenter.parameters())
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss

@@ -116,7 +116,9 @@ def test_mae_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = headline(mae_step, ARGUMENTS["benchmarks.mae_step"], tmp_path, monkeypatch)
     assert set(figures) == {"ours, eager", "ours, decorrelated, eager"}
     (file,) = tmp_path.glob("*.json")
-    for row in json.loads(file.read_text())["rows"]:
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["contestant"] for row in rows][:2] == [mae_step.THEIRS, mae_step.WRITTEN_OUT]
+    for row in rows:
         assert row["lowest"] <= row["times_theirs"] <= row["highest"]
 
 
