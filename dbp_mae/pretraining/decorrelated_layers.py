@@ -26,6 +26,15 @@ from dbp_mae.pretraining.decorrelation import (
 from dbp_mae.pretraining.processes import mean_over_processes
 
 
+class LayerPass:
+    """What a layer has of the training pass that runs: plain attributes, for a module's are slow to set."""
+
+    product: Tensor | None = None
+    """W R, for W does not change meanwhile."""
+    inputs: Tensor | None = None
+    """A sample of the vectors that the layer saw, (k, d)."""
+
+
 class DecorrelatedWeight(nn.Module):
     """The parametrization A = W R of a linear layer's weight, R block-diagonal.
 
@@ -39,14 +48,12 @@ class DecorrelatedWeight(nn.Module):
         block = block_size(layer.in_features, largest_block)
         identity = torch.eye(block, device=layer.weight.device)
         self.register_buffer("decorrelator", identity.repeat(layer.in_features // block, 1, 1))
-        self.product: Tensor | None = None
-        """W R while a training pass runs, in which W does not change."""
-        self.inputs: Tensor | None = None
-        """Of the layer in the last pass: a sample of its vectors, (k, d)."""
+        self.layer_pass = LayerPass()
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return W R for W, (o, d); under autocast in its format, as the product with the tokens."""
-        return multiply_blocks(weight, self.decorrelator) if self.product is None else self.product
+        product = self.layer_pass.product
+        return multiply_blocks(weight, self.decorrelator) if product is None else product
 
 
 def parametrization_of(layer: nn.Linear) -> DecorrelatedWeight:
@@ -63,6 +70,7 @@ class LayerGroup:
         self.names = list(layers)
         self.layers = list(layers.values())
         self.parametrizations = [parametrization_of(layer) for layer in self.layers]
+        self.passes = [parametrization.layer_pass for parametrization in self.parametrizations]
         self.moments: Tensor | None = None
         """The sum of G over the passes observed since the last step, (l, n, b, b)."""
 
@@ -89,19 +97,18 @@ class LayerGroup:
     def multiply(self) -> None:
         """Form W R of all layers, for one forward pass."""
         products = multiply_blocks(torch.stack(self.weights), torch.stack(self.decorrelators))
-        for parametrization, product in zip(self.parametrizations, products, strict=True):
-            parametrization.product = product
+        for layer_pass, product in zip(self.passes, products, strict=True):
+            layer_pass.product = product
 
     def forget(self) -> None:
         """Let go of what `multiply` formed and of the inputs that the layers have seen."""
-        for parametrization in self.parametrizations:
-            parametrization.product = parametrization.inputs = None
+        for layer_pass in self.passes:
+            layer_pass.product = layer_pass.inputs = None
 
     @property
     def inputs(self) -> list[Tensor]:
         """The samples, (k, d), of the layers that saw any in the last pass."""
-        samples = [parametrization.inputs for parametrization in self.parametrizations]
-        return [sample for sample in samples if sample is not None]
+        return [layer_pass.inputs for layer_pass in self.passes if layer_pass.inputs is not None]
 
     @torch.no_grad()
     def observe(self) -> None:

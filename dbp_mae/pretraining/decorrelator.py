@@ -145,7 +145,7 @@ class Decorrelator:
     def _keep_sample(self, layer: nn.Linear, inputs: tuple[Tensor]) -> None:
         if self.sample is not None:
             tokens = inputs[0].detach().flatten(0, -2)  # B*L d
-            parametrization_of(layer).inputs = tokens[self.sample]
+            parametrization_of(layer).layer_pass.inputs = tokens.index_select(0, self.sample)
 
     def _draw(self, tokens: int, part: int) -> Tensor:
         """Return the indices of the token vectors sampled in a pass of this step."""

@@ -61,9 +61,9 @@ def test_updates_every_nth_step_and_not_outside_a_training_pass() -> None:
         decorrelator.step()
         encoder(tokens)  # validation
         for layer in encoder.layers.values():
-            parametrization = layer.parametrizations["weight"][0]
-            assert parametrization.inputs is None
-            assert parametrization.product is None
+            layer_pass = layer.parametrizations["weight"][0].layer_pass
+            assert layer_pass.inputs is None
+            assert layer_pass.product is None
         changed.append(not torch.equal(before, matrix(encoder.fc1)))
     assert changed == [True, False, True, False]
 
