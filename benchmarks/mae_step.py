@@ -1,7 +1,7 @@
 """Our MAE training step against transformers' ViTMAEForPreTraining: `python -m benchmarks.mae_step`.
 
-The same configuration, weights, optimizer, precision, crops and masks, which give the same loss; the
-two take turns in one run. Theirs gets crops that are normalised already; ours normalises them.
+The same configuration, weights, optimizer, precision, crops and masks, which give the same loss; all
+take turns in one run. Theirs gets crops that are normalised already; ours normalises them.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def their_stepper(
     model = model.to(run.fabric.device).train()
     check_same_function(run.plain_model, model, batch)
     images, noise = run.plain_model.normalize(batch[0]), batch[1]
-    weights, optimizers = list(model.parameters()), create_optimizers(model, params)
+    parameters, optimizers = list(model.parameters()), create_optimizers(model, params)
     if params.compile:
         model.compile()
     mixed = resolve(params.precision) == "bf16-mixed"
@@ -147,7 +147,7 @@ def their_stepper(
         with torch.autocast(images.device.type, torch.bfloat16, enabled=mixed):
             loss = model(images, noise=noise).loss
         loss.backward()
-        clip_gradients(weights)
+        clip_gradients(parameters)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -156,7 +156,7 @@ def their_stepper(
 
 
 def contestants(params: PretrainParams, channels: int) -> dict[str, Callable[[], object]]:
-    """Return what takes turns; a CPU also sees the attention that it may be faster with."""
+    """Return who takes turns; on a CPU also theirs with the attention that may be faster there."""
     theirs = {THEIRS: their_stepper(params, channels)}
     if not torch.cuda.is_available():
         theirs[WRITTEN_OUT] = their_stepper(params, channels, "eager")

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.command import report, run
 from benchmarks.training_step import CYCLE, add_arguments, step_params, stepper, with_update
 from benchmarks.turns import ratios, take_turns
+from dbp_mae.precision import resolve
 
 VARIANTS = {
     "untouched": ("none", 1),
@@ -88,7 +89,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for case in product(arguments.models, arguments.optimizers, arguments.decoders):
         rows += measure(*case, arguments)
-        report(f"step_overhead{'_compiled' * arguments.compile}", headline(rows), rows)
+        name = f"step_overhead{'_compiled' * arguments.compile}-{resolve(arguments.precision)}"
+        report(name, headline(rows), rows)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=int, default=224, help="side in pixels")
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3))
-    parser.add_argument("--precision", default="auto" if gpu else "32-true")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=3)
 

@@ -24,7 +24,7 @@ def _device_gains() -> bool:
 def is_fast_in_bf16(processor: Mapping[str, Any]) -> bool:
     """Tell whether a processor, as torch.cpu.get_capabilities describes it, gains by bf16.
 
-    Measured: AMD's AVX512-BF16 and Intel's AMX gain, Intel's AVX512-BF16 alone does not.
+    Measured: Intel's AMX gains; AMD's AVX512-BF16 in fine-tuning; Intel's AVX512-BF16 alone does not.
     """
     unit = "amx_bf16" if "Intel" in processor.get("cpu_name", "") else "avx512_bf16"
     return bool(processor.get(unit, False))

@@ -1,6 +1,6 @@
-"""timm's plain transformer blocks, computed so that a GPU moves less memory.
+"""timm's plain transformer blocks, computed so that a step takes less time.
 
-A profile of a ViT-B's step had more time in moving vectors than in multiplying them (benchmarks/notes.md).
+On a GPU a ViT-B's step had more time in moving vectors than in multiplying them (benchmarks/notes.md).
 So under autocast the tokens keep its format from block to block, and the norms take and give it, their
 statistics in float32, instead of going to float32 and back around each.
 """
@@ -59,20 +59,20 @@ def _attend(attention: Attention, queries: Tensor, keys: Tensor, values: Tensor)
         part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)  # B H L D/H
         for part in (queries, keys, values)
     )
-    attended = attend(*heads)
+    attended = _dot_product_attention(*heads)
     return attention.proj(attended.transpose(1, 2).flatten(2))
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return the attention of queries, B H K d, to keys and values, B H L d: B H K d.
 
-    PyTorch's fused attention has a slow backward pass on a CPU in bf16: there it is written out.
+    On a CPU PyTorch's backward pass is several times as long in bf16 as in float32.
     """
     if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
         return functional.scaled_dot_product_attention(queries, keys, values)
-    q, k, v = (part.flatten(0, 1) for part in (queries, keys, values))
-    scores = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=q.shape[2] ** -0.5)
-    return (scores.softmax(2) @ v).unflatten(0, queries.shape[:2])
+    exact = queries.float(), keys.float(), values.float()
+    with torch.autocast("cpu", enabled=False):
+        return functional.scaled_dot_product_attention(*exact).to(queries.dtype)
 
 
 def _finish(block: Block, tokens: Tensor, attended: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ gradients of all W of a shape come at once, too: several GPUs reduce them after 
 """
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -26,8 +27,9 @@ from dbp_mae.pretraining.decorrelation import (
 from dbp_mae.pretraining.processes import mean_over_processes
 
 
+@dataclass
 class LayerPass:
-    """What a layer has of the training pass that runs: plain attributes, for a module's are slow to set."""
+    """A layer's part of the training pass that runs; not on the module, whose attributes are slow to set."""
 
     product: Tensor | None = None
     """W R, for W does not change meanwhile."""
@@ -70,7 +72,9 @@ class LayerGroup:
         self.names = list(layers)
         self.layers = list(layers.values())
         self.parametrizations = [parametrization_of(layer) for layer in self.layers]
-        self.passes = [parametrization.layer_pass for parametrization in self.parametrizations]
+        self.layer_passes = [
+            parametrization.layer_pass for parametrization in self.parametrizations
+        ]
         self.moments: Tensor | None = None
         """The sum of G over the passes observed since the last step, (l, n, b, b)."""
 
@@ -97,18 +101,20 @@ class LayerGroup:
     def multiply(self) -> None:
         """Form W R of all layers, for one forward pass."""
         products = multiply_blocks(torch.stack(self.weights), torch.stack(self.decorrelators))
-        for layer_pass, product in zip(self.passes, products, strict=True):
+        for layer_pass, product in zip(self.layer_passes, products, strict=True):
             layer_pass.product = product
 
     def forget(self) -> None:
         """Let go of what `multiply` formed and of the inputs that the layers have seen."""
-        for layer_pass in self.passes:
+        for layer_pass in self.layer_passes:
             layer_pass.product = layer_pass.inputs = None
 
     @property
     def inputs(self) -> list[Tensor]:
         """The samples, (k, d), of the layers that saw any in the last pass."""
-        return [layer_pass.inputs for layer_pass in self.passes if layer_pass.inputs is not None]
+        return [
+            layer_pass.inputs for layer_pass in self.layer_passes if layer_pass.inputs is not None
+        ]
 
     @torch.no_grad()
     def observe(self) -> None:
@@ -128,7 +134,7 @@ class LayerGroup:
 
     @torch.no_grad()
     def step(self, params: DecorrelationParams, eps: float, passes: int) -> tuple[Tensor, Tensor]:
-        """Move every R; return the correlation loss of each layer, and whether its R is finite."""
+        """Move every R; return the correlation loss of each layer, and whether R's norm is finite."""
         moments = self.take_moments(passes)
         direction = residual(moments, params.kappa)
         if params.update == "paper":

@@ -159,7 +159,7 @@ class Pretraining(Training):
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params)
         self.decorrelator = self._attach_decorrelator()
-        self.weights = list(self.plain_model.parameters())
+        self.parameters = list(self.plain_model.parameters())
         optimizers = create_optimizers(self.plain_model, params)
         self.model, *self.optimizers = fabric.setup(self.plain_model, *optimizers)
         if params.compile:
@@ -193,7 +193,7 @@ class Pretraining(Training):
         rate = self.params.learning_rate * self.schedule
         set_learning_rate(self.optimizers, rate, self.params)
         loss = self._accumulate_gradients(batch)
-        clip_gradients(self.weights)
+        clip_gradients(self.parameters)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -241,7 +241,8 @@ class Pretraining(Training):
     def validate(self) -> dict[str, float]:
         """Return val_loss and, where there is decorrelation, the correlation that is left.
 
-        Its passes are as large as those of a step, so that it needs no more memory.
+        Its passes are as large as those of a step, so that it needs no more memory. No module here differs
+        between training and evaluation.
         """
         size = self.params.batch // self.passes
         parts = zip(*(tensor.split(size) for tensor in self.validation), strict=True)

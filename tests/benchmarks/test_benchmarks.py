@@ -117,7 +117,8 @@ def test_mae_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(figures) == {"ours, eager", "ours, decorrelated, eager"}
     (file,) = tmp_path.glob("*.json")
     rows = json.loads(file.read_text())["rows"]
-    assert [row["contestant"] for row in rows][:2] == [mae_step.THEIRS, mae_step.WRITTEN_OUT]
+    contestants = [row["contestant"] for row in rows]
+    assert (mae_step.WRITTEN_OUT in contestants) != torch.cuda.is_available()
     for row in rows:
         assert row["lowest"] <= row["times_theirs"] <= row["highest"]
 

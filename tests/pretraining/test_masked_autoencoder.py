@@ -61,6 +61,13 @@ def predict(autoencoder: MaskedAutoencoder, patches: Tensor, noise: Tensor) -> T
     return autoencoder.forward_decoder(latent, visible, masked)
 
 
+def test_a_model_in_training_and_in_evaluation_is_one() -> None:
+    """The training switches between them never."""
+    autoencoder = model()
+    batch = crops()
+    assert torch.equal(autoencoder.train()(*batch), autoencoder.eval()(*batch))
+
+
 def test_prediction_sees_nothing_of_masked_patches() -> None:
     autoencoder = model().eval()
     pixels, noise = crops()
