@@ -23,9 +23,7 @@ QUIET = EnergyMeter([])
 def test_the_baseline_is_untouched(
     params: Params, images: PretrainingImages, tmp_path: Path
 ) -> None:
-    training = Contender(
-        "plain", images, settings(params, "plain"), tmp_path, QUIET
-    ).training  # fmt: skip
+    training = Contender("plain", images, settings(params, "plain"), tmp_path, QUIET).training
     untouched = MaskedAutoencoder(training.spec, training.params)
     assert list(training.plain_model.state_dict()) == list(untouched.state_dict())
     for module in training.plain_model.modules():

@@ -62,7 +62,7 @@ def predict(autoencoder: MaskedAutoencoder, patches: Tensor, noise: Tensor) -> T
 
 
 def test_a_model_in_training_and_in_evaluation_is_one() -> None:
-    """The training switches between them never."""
+    """The training never switches between them."""
     autoencoder = model()
     batch = crops()
     assert torch.equal(autoencoder.train()(*batch), autoencoder.eval()(*batch))
