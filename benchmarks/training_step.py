@@ -62,8 +62,7 @@ def random_batch(params: PretrainParams, channels: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     shape = (params.batch, channels, params.crop, params.crop)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    patches = (params.crop // params.patch) ** 2
-    return pixels, torch.rand(params.batch, patches, generator=generator)
+    return pixels, torch.rand(params.batch, params.patches, generator=generator)
 
 
 def pretraining(params: PretrainParams, channels: int) -> Pretraining:

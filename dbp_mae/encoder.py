@@ -61,6 +61,26 @@ class EncoderSpec:
         }
 
 
+class Normalize(nn.Module):
+    """Raw pixels, B C H W, with the data's own mean and deviation removed."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the images that the encoder takes."""
+        return (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def inverse(self, images: Tensor) -> Tensor:
+        """Return the raw pixels, not rounded, of normalised images."""
+        return (images * self.std + self.mean) * 255
+
+
 def create_encoder(spec: EncoderSpec) -> VisionTransformer:
     """Create an encoder with random weights and without a head."""
     return _create(spec.timm_name, num_classes=0, **spec.timm_arguments)

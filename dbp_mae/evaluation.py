@@ -206,7 +206,7 @@ def _per_image(
     """Return one row an image, by its number among the held-out ones; the worst first."""
     rows = []
     for path, group, image in zip(held_out["path"], held_out["group"], judged, strict=True):
-        found, false = image.at(min_score, match_iou)
+        found, false, rejected = image.at(min_score, match_iou)
         rows.append(
             {
                 "path": path,
@@ -215,7 +215,7 @@ def _per_image(
                 "defects": image.defects,
                 "found": found,
                 "false": false,
-                "verdict": "reject" if found + false else "accept",
+                "verdict": "reject" if rejected else "accept",
                 "seconds": image.seconds,
             }
         )

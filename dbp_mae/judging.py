@@ -48,14 +48,19 @@ class Judged:
         """How many defects are labelled."""
         return sum(laid.iou.shape[1] for laid in self.overlaps)
 
-    def at(self, min_score: float, match_iou: float) -> tuple[int, int]:
-        """Return how many defects are found, and how many false ones reported, from a score on."""
-        found = false = 0
+    def at(self, min_score: float, match_iou: float) -> tuple[int, int, bool]:
+        """Return the defects found and the false ones reported from a score on, and if it rejects.
+
+        On the line any report does. But that a good part is rejected for reports on ignored pixels
+        alone is no one's fault.
+        """
+        found = false = reported = 0
         for scores, laid in zip(self.scores, self.overlaps, strict=True):
             matches = match_objects(laid.of(scores >= min_score), match_iou)
             found += int(matches.found.sum())
             false += int(matches.false.sum())
-        return found, false
+            reported += int((scores >= min_score).sum())
+        return found, false, (reported if self.defects else false) > 0
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,9 @@ def operating_point(judged: list[Judged], min_score: float, match_iou: float) ->
     """Judge the defects reported from a score on; all is unknown where no class is a defect."""
     concerned = [image for image in judged if image.overlaps]
     counts = np.array([image.at(min_score, match_iou) for image in concerned], dtype=int)
-    found, false = counts.reshape(-1, 2).T
+    found, false, rejected = counts.reshape(-1, 3).T
     defects = np.array([image.defects for image in concerned], dtype=int)
-    escape, overkill = escape_and_overkill(defects > 0, found + false > 0)
+    escape, overkill = escape_and_overkill(defects > 0, rejected > 0)
     return OperatingPoint(
         found=Rate(int(found.sum()), int(defects.sum())),
         false=int(false.sum()),

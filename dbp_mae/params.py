@@ -283,9 +283,9 @@ class Params(Block):
                 f"finetune.tile ({self.finetune.tile}) must be a multiple of "
                 f"pretrain.patch ({self.pretrain.patch})"
             )
-        if self.export.overlap >= self.finetune.tile:
+        if 2 * self.export.overlap > self.finetune.tile:
             raise ValueError(
-                f"export.overlap ({self.export.overlap}) must be smaller than "
+                f"export.overlap ({self.export.overlap}) must be at most half of "
                 f"finetune.tile ({self.finetune.tile})"
             )
         return self

@@ -86,7 +86,7 @@ def load_run(root: Path) -> Run:
             },
             model=_load_model(root / "models"),
             metrics=_load_json(root / "reports/metrics.json"),
-            classes=pd.read_csv(evaluation / "classes.csv"),
+            classes=pd.read_csv(evaluation / "classes.csv", converters={"class": str}),
             per_image=per_image,
             thresholds=pd.read_csv(evaluation / "thresholds.csv"),
             frame=read_manifest(root / "data/validated.parquet"),

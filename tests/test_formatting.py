@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dbp_mae.formatting import (
     UNKNOWN,
@@ -23,6 +25,13 @@ from dbp_mae.formatting import (
 )
 def test_percent(share: float, text: str) -> None:
     assert percent(share) == text.replace(" ", "\u00a0")
+
+
+@given(st.floats(0, 1))
+def test_only_nothing_and_all_are_0_and_100_percent(share: float) -> None:
+    number = percent(share).replace("\u00a0", " ").removesuffix(" %")
+    assert (number in ("0", "0.0")) == (share == 0)
+    assert (number in ("100", "100.0")) == (share == 1)
 
 
 @pytest.mark.parametrize("write", [percent, decimal, signed])

@@ -51,6 +51,19 @@ def test_youdens_index_is_that_of_the_verdicts() -> None:
     assert operating_point(judged[:2], 0.0, 0.1).youden == 0.0
 
 
+@pytest.mark.parametrize(("missed", "escapes"), [(0, (0, 0)), (1, (0, 1))])
+def test_a_report_on_ignored_pixels_rejects_a_defective_part_alone(
+    missed: int, escapes: tuple[int, int]
+) -> None:
+    """As on the line; but whether a part without a labelled defect is good is unknown there."""
+    seen = Overlap(np.zeros((1, missed)), np.ones(1, dtype=bool))
+    unknown = Judged(np.zeros((2, 2), np.int64), [np.array([0.9])], [seen], 0.0)
+    point = operating_point([unknown], 0.5, 0.1)
+    assert (point.escape.count, point.escape.trials) == escapes
+    assert point.overkill.count == 0
+    assert operating_point([unknown], 0.95, 0.1).escape.count == missed
+
+
 def test_among_equals_the_middle_is_chosen() -> None:
     judged = [image([0.99], []), image([], [])]
     assert best_min_score(judged, match_iou=0.1) == pytest.approx(0.45, abs=0.1)

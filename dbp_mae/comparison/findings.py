@@ -100,7 +100,7 @@ def _waits(results: Results, variant: str) -> bool:
 def share(spread: Spread) -> str:
     """Write ratios by seed: their geometric mean, lowest and highest."""
     mean, low, high = spread.geometric_mean, spread.low, spread.high
-    if low is None or math.isnan(low):
+    if low is None or any(map(math.isnan, spread.values)):
         return UNKNOWN
     if mean is not None:
         bounds = f" ({low:.2f} to {high:.2f})" if len(spread.values) > 1 else " (one seed)"

@@ -56,9 +56,10 @@ class Decoded(ABC):
         """Decode what the budget has room for; processes forked later share it, and keep no more."""
         if not self.budget:
             return
+        missing = [index for index in range(len(self)) if index not in self.kept]
         with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(self), threads):
-                some = range(start, min(start + threads, len(self)))
+            for start in range(0, len(missing), threads):
+                some = missing[start : start + threads]
                 arrays = list(pool.map(self.decode, some))
                 if not all(map(self._keep, some, arrays)):
                     break

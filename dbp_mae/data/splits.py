@@ -44,15 +44,17 @@ def hold_out(frame: pd.DataFrame, val_share: float, seed: int) -> pd.Series:
 
     Args:
         frame: a manifest's columns group and split (null: to be given).
-        val_share: share of the images to validate on; of no account where the source holds some out.
+        val_share: share of the images without a split to validate on; of no account where the source
+            holds some out for that.
         seed: draws the groups.
     """
     given = frame["split"]
     if "val" in set(given):
         return given.fillna("train")
-    images = frame["group"].value_counts().sort_index().sample(frac=1, random_state=seed)
+    images = frame.loc[given.isna(), "group"].value_counts().sort_index()
+    images = images.sample(frac=1, random_state=seed)
     before = images.cumsum() - images
-    validating = images.index[before < val_share * len(frame)]
+    validating = images.index[before < val_share * images.sum()]
     split_of = frame["group"].isin(validating).map({True: "val", False: "train"})
     return given.fillna(split_of)
 

@@ -82,10 +82,11 @@ def _count_classes(validated: pd.DataFrame, classes: list[str]) -> list[dict[str
         cells = []
         for split in SPLITS:
             chosen = labelled[labelled["split"] == split]
-            pixels = np.array([row[index] for row in chosen["pixels"]], dtype=float)
-            area = (chosen["width"] * chosen["height"]).sum()
-            share = pixels.sum() / area if area else 0.0
-            cells.append({"images": int((pixels > 0).sum()), "share": share})
+            pixels = np.array(chosen["pixels"].to_list()).reshape(len(chosen), -1)
+            total = pixels.sum()
+            shown = pixels[:, index] if total else np.zeros(0)
+            share = shown.sum() / total if total else 0.0
+            cells.append({"images": int((shown > 0).sum()), "share": share})
         rows.append({"name": name, "cells": cells})
     return rows
 

@@ -63,8 +63,8 @@ class ModelCard(BaseModel):
     def _check(self) -> Self:
         if len({item.name for item in self.classes}) < len(self.classes):
             raise ValueError("classes names one class twice")
-        if self.overlap >= self.tile:
-            raise ValueError(f"overlap ({self.overlap}) must be smaller than tile ({self.tile})")
+        if 2 * self.overlap > self.tile:
+            raise ValueError(f"overlap ({self.overlap}) must be at most half of tile ({self.tile})")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std must have {self.channels} values each")
         if set(self.reference) != set(STATISTICS):

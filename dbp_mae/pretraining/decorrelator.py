@@ -117,9 +117,9 @@ class Decorrelator:
                 "function-preserving update, whose step is bounded."
             )
 
-    def go_on_from(self, step: int) -> None:
-        """Go on after so many steps, every R being as it was then."""
-        self.steps, self.last_correlation, self.broken_at = step, None, None
+    def go_on_from(self, step: int, correlation: Tensor | None) -> None:
+        """Go on after so many steps, every R and the last correlation being as they were then."""
+        self.steps, self.last_correlation, self.broken_at = step, correlation, None
 
     def fold(self) -> None:
         """Make every weight W R, and the layers plain again."""

@@ -5,7 +5,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dbp_mae.encoder import EncoderSpec, create_encoder, sincos_positions
+from dbp_mae.encoder import EncoderSpec, Normalize, create_encoder, sincos_positions
 from dbp_mae.params import HEAD_WIDTH, PretrainParams
 from dbp_mae.pretraining.blocks import forward_block, forward_last, normalize
 
@@ -17,14 +17,13 @@ class MaskedAutoencoder(nn.Module):
     mean and variance.
     """
 
-    mean: Tensor
-    std: Tensor
     decoder_positions: Tensor
 
     def __init__(self, spec: EncoderSpec, params: PretrainParams) -> None:
         super().__init__()
         self.patch = spec.patch
-        self.mask_ratio = params.mask_ratio
+        self.visible = params.visible
+        self.normalize = Normalize(spec)
         self.encoder: VisionTransformer = create_encoder(spec)
         width, grid = self.encoder.embed_dim, spec.image_size // spec.patch
         self.encoder.pos_embed = nn.Parameter(sincos_positions(width, grid), requires_grad=False)
@@ -40,8 +39,6 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(dim)
         self.decoder_pred = nn.Linear(dim, spec.patch**2 * spec.channels)
 
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
         self.initialize_weights()
 
     def initialize_weights(self) -> None:
@@ -64,10 +61,6 @@ class MaskedAutoencoder(nn.Module):
         prediction = self.forward_decoder(latent, visible, masked)
         return self.forward_loss(select(patches, masked), prediction)
 
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """Return raw crops with the data's own mean and variance removed."""
-        return (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
-
     def patchify(self, images: Tensor) -> Tensor:
         """Cut images, B C H W, into flat patches, B N P*P*C."""
         p = self.patch
@@ -84,8 +77,7 @@ class MaskedAutoencoder(nn.Module):
         """Return the indices of the patches that stay visible, those with the least noise, B V, and
         of the masked ones, B M."""
         order = noise.argsort(dim=1)
-        visible = max(1, round(noise.shape[1] * (1 - self.mask_ratio)))
-        return order[:, :visible], order[:, visible:]
+        return order[:, : self.visible], order[:, self.visible :]
 
     def forward_encoder(self, patches: Tensor, visible: Tensor) -> Tensor:
         """Encode the visible patches, B V P*P*C, at their positions: B 1+V D.

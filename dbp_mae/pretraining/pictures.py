@@ -37,7 +37,7 @@ def draw_reconstructions(model: MaskedAutoencoder, batch: Batch, count: int = 8)
 
 
 def _to_pixels(model: MaskedAutoencoder, images: Tensor) -> np.ndarray:
-    pixels = ((images * model.std + model.mean) * 255).round().clamp(0, 255)
+    pixels = model.normalize.inverse(images).round().clamp(0, 255)
     return pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy()  # B H W C
 
 

@@ -1,6 +1,7 @@
 """The pre-training loop: masked autoencoding of crops, with or without decorrelation."""
 
 import math
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,19 +13,20 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
-from dbp_mae.interruption import held_back
+from dbp_mae.interruption import Interrupted, held_back
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.pretraining.processes import mean_over_processes
-from dbp_mae.training import Training, clip_gradients, create_fabric
+from dbp_mae.training import DivergedError, Training, clip_gradients, create_fabric
 
 VALIDATION_CROPS = 256
 
@@ -63,10 +65,7 @@ def pretrain(
     images = PretrainingImages.of(frame, data, params.devices)
     if params.devices > 1:
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
-        with held_back(signal.SIGINT, signal.SIGTERM):  # the processes say what came of it
-            error = create_fabric(params, params.devices).launch(train)
-        if error:
-            raise error
+        _launch(create_fabric(params, params.devices), train)
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
     run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
@@ -113,13 +112,33 @@ def create_run(
     return Pretraining(fabric or create_fabric(params), spec, params, validation)
 
 
+def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None:
+    """Train in a process for each device; raise here what one of them met.
+
+    Raises:
+        UserError: one met it.
+    """
+    try:
+        with held_back(signal.SIGINT, signal.SIGTERM):  # the processes say what came of it
+            error = fabric.launch(train)
+    except ProcessRaisedException as failure:
+        if said := re.search(r"^dbp_mae\.\S+: (.+)$", str(failure), re.MULTILINE):
+            raise UserError(said[1]) from None
+        raise
+    if error:
+        raise error
+
+
 def _train_in_process(
     fabric: Fabric, images: PretrainingImages, params: PretrainParams, checkpoint: Checkpoint
 ) -> UserError | None:
-    """Train in one of several processes; hand a user's error back, which would lose its type."""
+    """Train in one of several processes; return what all of them meet, for raised it loses its type.
+
+    What one process meets alone it raises: that ends the others, which would wait for it.
+    """
     try:
         _train(fabric, images, params, checkpoint, lambda: None)
-    except UserError as error:
+    except (DivergedError, Interrupted) as error:
         return error
     return None
 
@@ -267,10 +286,11 @@ class Pretraining(Training):
         return float(model.forward_loss(patches, torch.zeros_like(patches)))
 
     def learnt(self) -> dict[str, Any]:
-        """Return the model's state, R included, and the optimizers'."""
+        """Return the model's state, R included, the optimizers', and the last correlation."""
         return {
             "model": self.plain_model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "correlation": self.decorrelator and self.decorrelator.last_correlation,
         }
 
     def load_learnt(self, state: dict[str, Any]) -> None:
@@ -278,13 +298,13 @@ class Pretraining(Training):
         self.plain_model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-                if not group.keys() <= kept.keys():
+                if not optimizer.defaults.keys() <= kept.keys():
                     raise ValueError("the optimizer is another")
                 # `pipelines.resume` lets a training go on with another.
                 kept["weight_decay"] = group["weight_decay"]
             optimizer.load_state_dict(saved)
         if self.decorrelator:
-            self.decorrelator.go_on_from(self.step)
+            self.decorrelator.go_on_from(self.step, state["correlation"])
 
     def fold(self) -> MaskedAutoencoder:
         """Return the trained network, R folded in."""

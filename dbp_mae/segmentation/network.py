@@ -14,7 +14,7 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from timm.layers import ConvNormAct
 from torch import Tensor, nn
 
-from dbp_mae.encoder import EncoderSpec, create_encoder, resample_positions
+from dbp_mae.encoder import EncoderSpec, Normalize, create_encoder, resample_positions
 from dbp_mae.weights import read_weights, write_weights
 
 LEVELS = 4
@@ -24,12 +24,10 @@ LEVELS = 4
 class Segmenter(nn.Module):
     """Class logits, B K+1 H W, from raw tiles, B C H W; normalisation is part of the network."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, spec: EncoderSpec, tile: int, classes: int, decoder_width: int) -> None:
         super().__init__()
         self.shape = {"tile": tile, "classes": classes, "decoder_width": decoder_width}
+        self.normalize = Normalize(spec)
         self.encoder = create_encoder(spec.resized(tile))
         depth = len(self.encoder.blocks)
         self.levels = [depth * (level + 1) // LEVELS - 1 for level in range(LEVELS)]
@@ -47,12 +45,10 @@ class Segmenter(nn.Module):
             n_blocks=len(widths),
         )
         self.head = SegmentationHead(decoder_width, classes + 1, upsampling=2)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits of raw tiles."""
-        images = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.std
+        images = self.normalize(pixels)
         features = [images]
         for level in self.pixel_levels:
             features.append(level(features[-1]))

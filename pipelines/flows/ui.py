@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.states import Crashed, StateType
 
 from dbp_mae.errors import UserError
@@ -40,10 +40,11 @@ def main() -> None:
         raise UserError(
             f"Something already answers at {address}: stop it, or set PREFECT_SERVER_API_PORT."
         )
-    os.environ["PREFECT_API_URL"] = f"{address}/api"
+    os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the commands; here it is read already
     with _running("server", "start") as process:
         _wait_until_healthy(process, address)
-        end_orphans()
+        with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
+            end_orphans()
         _prefect("work-pool", "create", POOL, "--type=process", "--overwrite")
         _prefect("--no-prompt", "deploy", "--all")
         with _running("worker", "start", f"--pool={POOL}") as worker:

@@ -178,6 +178,14 @@ def test_loader_keeps_images_only_where_it_says_so(tmp_path: Path, workers: int)
         assert (0 in images.kept) == keep
 
 
+def test_loader_may_have_more_workers_than_rounds(tmp_path: Path) -> None:
+    Image.new("L", (64, 64)).save(tmp_path / "a.png")
+    small = {"steps": 1, "batch": 4, "crop": 32, "workers": 2}
+    params = default_params().pretrain.model_copy(update=small)
+    images = loader.open_images(tmp_path, channels=1, keep=True)
+    assert loader.loading_rate(CropBatches(images, params, seed=0), params) > 0
+
+
 def test_loader_refuses_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no image"):
         loader.open_images(tmp_path, channels=1, keep=True)

@@ -35,11 +35,13 @@ def test_the_baseline_is_untouched(
     assert any(parametrize.is_parametrized(module) for module in decorrelated.modules())
 
 
-@pytest.mark.parametrize("variant", ["plain", "preserving"])
+@pytest.mark.parametrize(
+    ("variant", "optimizer"), [("plain", "adamw"), ("plain", "soap"), ("preserving", "muon")]
+)
 def test_the_warm_up_leaves_no_trace(
-    variant: str, params: Params, images: PretrainingImages
+    variant: str, optimizer: str, params: Params, images: PretrainingImages
 ) -> None:
-    chosen = settings(params, variant)
+    chosen = settings(params, variant).model_copy(update={"optimizer": optimizer})
     cold, warm = (create_run(images, chosen) for _ in range(2))
     state = torch.random.get_rng_state()
     warm_up(warm, images.batches(chosen))

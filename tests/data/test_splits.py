@@ -133,3 +133,11 @@ def test_archive_holds_out_whole_groups() -> None:
     assert not hold_out(frame, 0.2, seed=1).equals(splits)
     frame.loc[:6, "split"] = "val"
     assert hold_out(frame, 0.2, seed=0).value_counts().to_dict() == {"train": 63, "val": 7}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_archive_validates_on_a_share_of_what_is_left(seed: int) -> None:
+    frame = frame_of([(group, None) for group in range(20)])
+    frame.loc[:14, "split"] = "test"
+    divided = hold_out(frame, 0.2, seed).value_counts().to_dict()
+    assert divided == {"test": 15, "train": 4, "val": 1}

@@ -186,6 +186,21 @@ def test_what_is_decoded_before_is_shared_and_no_more_is_kept(
     assert set(images.kept) == kept
 
 
+def test_what_was_decoded_by_use_is_not_decoded_again_beforehand(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
+    frame, data, _ = labelled
+    images = DecodedImages(frame, data)
+    used = images[1]
+    images.fill(threads=2)
+    assert images[1] is used
+    total = sum(array.nbytes for array in images.kept.values())
+    tight = DecodedImages(frame, data, total)
+    assert tight[1].shape == used.shape
+    tight.fill(threads=2)
+    assert set(tight.kept) == set(range(len(frame)))
+
+
 def test_images_beyond_the_budget_are_read_again(
     labelled: tuple[pd.DataFrame, DataParams, Path],
 ) -> None:

@@ -105,12 +105,17 @@ class Killed(Exception):
 
 @pytest.mark.parametrize(
     ("optimizer", "update"),
-    [("adamw", "none"), ("muon", "paper"), ("muon", "function-preserving"), ("soap", "none")],
+    [
+        ("adamw", "none"),
+        ("muon", "paper"),
+        ("muon", "function-preserving"),
+        ("soap", "function-preserving"),
+    ],
 )
 def test_resume_is_bit_identical(
     optimizer: str, update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
-    params = settings(update, optimizer=optimizer)
+    params = settings(update, optimizer=optimizer, checkpoint_every=9)  # R moves after 8 and 12
     whole = run(frame, data, params, tmp_path / "whole")
 
     def kill() -> None:
@@ -121,8 +126,11 @@ def test_resume_is_bit_identical(
     resumed = run(frame, data, params, tmp_path / "killed")
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
-    deterministic = ["step", "train_loss", "val_loss", "learning_rate"]
-    pd.testing.assert_frame_equal(whole.curves[deterministic], resumed.curves[deterministic])
+    measured = ["seconds", "images_per_second", "data_wait_share"]
+    pd.testing.assert_frame_equal(
+        whole.curves.drop(columns=measured), resumed.curves.drop(columns=measured)
+    )
+    assert whole.curves["val_loss"].iloc[-1] < whole.curves["val_loss"].iloc[0]
 
 
 @pytest.mark.parametrize(("method", "last"), [("optimize", 13), ("validate", 20)])
@@ -199,14 +207,6 @@ def test_eps_is_checked_before_the_first_step_alone(
     run(frame, data, wild, tmp_path)  # no step is left to take
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "soap"])  # `trained` has the default, muon
-def test_every_other_optimizer_trains(
-    optimizer: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
-) -> None:
-    result = run(frame, data, settings(optimizer=optimizer), tmp_path)
-    assert result.curves["val_loss"].iloc[-1] < result.curves["val_loss"].iloc[0]
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would need two GPUs")
 @pytest.mark.usefixtures("one_thread")
 def test_two_devices_give_what_one_gives(
@@ -216,6 +216,16 @@ def test_two_devices_give_what_one_gives(
     alone = run(frame, data, settings(accumulate=2), tmp_path / "alone")
     figures = ["step", "train_loss", "val_loss", "correlation"]
     pd.testing.assert_frame_equal(shared.curves[figures], alone.curves[figures])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would need two GPUs")
+def test_what_one_device_meets_alone_is_one_sentence(
+    frame: pd.DataFrame, data: DataParams, tmp_path: Path
+) -> None:
+    training = frame.index[frame["split"] == "train"]
+    missing = frame.assign(path=frame["path"].where(frame.index != training[0], "gone.png"))
+    with pytest.raises(UserError, match=r"\A\S*gone\.png: .*Restore it.*\Z"):
+        run(missing, data, settings(devices=2), tmp_path)
 
 
 def test_file_is_a_plain_timm_model(trained: Pretrained, tmp_path: Path) -> None:
