@@ -154,7 +154,7 @@ def ratios(results: Results) -> pd.DataFrame:
             f"time to {target}'s best": share(results.ratio(variant, target, "seconds"))
             for target in results.plain
         }
-        | {"a step costs": share(results.step_cost(variant))}
+        | {"a step costs": share(results.step_cost(variant, results.plan.baseline))}
         for variant in results.settings
     ).set_axis(list(results.settings))
 

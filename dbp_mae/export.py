@@ -173,8 +173,8 @@ def make_card(
         if params.export.min_score is None
         else params.export.min_score,
         min_area=params.export.min_area,
-        mean=segmenter.mean.flatten().tolist(),
-        std=segmenter.std.flatten().tolist(),
+        mean=segmenter.normalize.mean.flatten().tolist(),
+        std=segmenter.normalize.std.flatten().tolist(),
         git_revision=git_revision(),
         data_sha256=sha256_of(manifest),
         params_sha256=hashlib.sha256(params.model_dump_json().encode()).hexdigest(),

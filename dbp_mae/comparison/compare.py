@@ -1,6 +1,6 @@
 """The comparison of ways to pre-train: tune each, measure them in turns, fine-tune what they made.
 
-The variants of one seed take turns on the device, so that whatever slows the machine slows all of them.
+The variants of one seed take turns on the device, so that what slows the machine for a while slows all.
 """
 
 import os
@@ -82,6 +82,7 @@ class _Comparison:
             images.fill(os.cpu_count() or 1)  # else the first variant would do it for the others
         self.energy = EnergyMeter.of_this_machine()
         self.conditions = Conditions(environment=environment(), code=code_sha256())
+        self._check_settings()
         self.constant_loss = create_run(self.images, self._first_settings()).constant_loss()
         self.tuning: dict[str, Tuning] = {}
         self.measurements: list[Measurement] = []
@@ -132,6 +133,11 @@ class _Comparison:
             f"compare-{name}", self.subject.frame, self.params.data, self.conditions, *settings
         )
 
+    def _check_settings(self) -> None:
+        """Refuse, before anything is trained, a variant that could not be."""
+        for params in self.settings.values():
+            create_run(self.images, params).check_eps(self.images.batches(params)[0])
+
     def _first_settings(self) -> PretrainParams:
         return self.settings[self.plan.baseline]
 
@@ -173,7 +179,10 @@ class _Comparison:
         return contender.finish(encoder=False)
 
     def _measure(self, seed: int, progress: Progress) -> list[Measurement]:
-        """Run all variants with one seed, in turns; the first of a round is the last of the next."""
+        """Run all variants with one seed, in turns.
+
+        The first of a round is the last of the next, and each seed begins with another variant.
+        """
         settings = {
             name: params.model_copy(update={"seed": seed}) for name, params in self.settings.items()
         }
@@ -187,13 +196,13 @@ class _Comparison:
         ]
         progress.skip(sum(settings[name].steps for name, run in done.items() if run))
         progress.skip(sum(contender.training.step for contender in turns))
+        turns = _rotated(turns, self.plan.seeds.index(seed))
         while turns:
             for contender in turns:
                 _take_slice(contender, f"measure {contender.variant}, seed {seed}", progress)
                 if contender.finished:
                     done[contender.variant] = contender.finish(encoder=True)
-            turns = [contender for contender in turns if not contender.finished]
-            turns = turns[1:] + turns[:1]
+            turns = _rotated([contender for contender in turns if not contender.finished], 1)
         return [
             run.model_copy(update={"variant": name})  # it may have been renamed since
             for name, run in done.items()
@@ -226,6 +235,12 @@ class _Comparison:
             miou = held_out_miou(encoder, recipe, self.params, self.subject, folder)
             yield Finetuned(variant=name, seed=seed, finetune_seed=recipe.seed, miou=miou)
             progress.report(f"fine-tune {name}, seed {seed}, fine-tuning seed {recipe.seed}", 1)
+
+
+def _rotated(turns: list[Contender], by: int) -> list[Contender]:
+    """Return the contenders in their order, beginning with another one."""
+    first = by % max(1, len(turns))
+    return turns[first:] + turns[:first]
 
 
 def _take_slice(contender: Contender, text: str, progress: Progress) -> None:

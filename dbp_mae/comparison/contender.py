@@ -1,8 +1,10 @@
 """One pre-training of a comparison: warmed up, taken in slices, its energy read, resumed after a kill."""
 
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 
 from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.comparison.results import Measurement, Row
-from dbp_mae.data.batches import Batches
+from dbp_mae.data.batches import Batches, Pair
 from dbp_mae.encoder import save_encoder
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.files import write_text
@@ -46,9 +48,13 @@ class Contender:
             self.joules, rows = state["joules"], state["rows"]
             self.rows = [Row.model_validate(row) for row in rows]
         self.saved = self.training.step
-        batches = images.batches(params)
-        warm_up(self.training, batches)
-        self.loader = self.training.loader(batches)
+        self.batches = images.batches(params)
+        warm_up(self.training, self.batches)
+
+    @cached_property
+    def loader(self) -> Iterator[Pair]:
+        """The batches; processes that load them begin with the first slice, not beside another's."""
+        return self.training.loader(self.batches)
 
     @property
     def finished(self) -> bool:

@@ -10,6 +10,8 @@ FEW_SEEDS = 3
 """With fewer seeds than these the sentences warn of chance."""
 LEARNT = 0.98
 """A loss above this share of a constant predictor's is hardly better than that."""
+DRIFT = 1.1
+"""A change of the machine's speed that is worth a warning."""
 WAITING = 0.1
 """A share of the time spent waiting for batches that is worth a warning."""
 NAMES = {"step": "steps", "seconds": "time", "joules": "energy"}
@@ -76,6 +78,8 @@ def sentences(results: Results) -> list[str]:
             f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
             "an empty target. Train for more steps."
         )
+    if results.drift > DRIFT:
+        found += _drifted(results, targets)
     if waiting := [name for name in results.settings if _waits(results, name)]:
         found.append(
             f"Beware: {_listing(waiting)} waited for images during more than {WAITING:.0%} of the time, "
@@ -91,6 +95,28 @@ def sentences(results: Results) -> list[str]:
             f"Not finished: {len(left)} of {len(results.plan.seeds)} seeds are still to run."
         )
     return found
+
+
+def _drifted(results: Results, targets: list[str]) -> list[str]:
+    """Return what a drifting machine leaves uncertain, and the shares of time without the drift."""
+    told = (
+        f"Beware: the machine's speed changed by a factor of {results.drift:.2f} within a seed, which "
+        "shares of time mix with what the variants do."
+    )
+    if not results.candidate:
+        return [told]
+    steadied = [
+        f"{text} of {target}'s"
+        for target in targets
+        if (text := share(results.steadied_ratio(results.candidate, target)))
+        not in (UNKNOWN, "never")
+    ]
+    if not steadied:
+        return [told]
+    return [
+        f"{told} Steps taken, times what a step cost in the same rounds, would make that of "
+        f"{results.candidate} {_listing(steadied)}."
+    ]
 
 
 def _waits(results: Results, variant: str) -> bool:

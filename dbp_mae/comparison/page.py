@@ -58,7 +58,7 @@ def _variant(results: Results, name: str) -> dict[str, str]:
     cells = {
         "rate": f"{results.tuning[name].best:.3g}",
         "loss": average(results.best_loss(name), 4, never="diverged"),
-        "step_cost": OWN if name == baseline else share(results.step_cost(name)),
+        "step_cost": OWN if name == baseline else share(results.step_cost(name, baseline)),
         "seconds": _absolute(results.to_target(name, baseline, "seconds"), duration),
         "energy": _absolute(results.to_target(name, baseline, "joules"), _energy),
         "steps_ratio": _ratio(results, name, baseline, "step"),

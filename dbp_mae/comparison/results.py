@@ -1,14 +1,17 @@
 """What a comparison measured, and the ratios that follow from it."""
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from dbp_mae.comparison.plan import Plan, is_plain
 from dbp_mae.params import Block, FinetuneParams, PretrainParams
 
 Quantity = Literal["step", "seconds", "joules"]
+THIRDS = 3
 QUANTITIES: tuple[Quantity, ...] = ("step", "seconds", "joules")
 
 
@@ -44,6 +47,15 @@ class Measurement(Block):
     def best_loss(self) -> float:
         """The least validation loss; inf where the run diverged, however low it had been."""
         return math.inf if self.diverged or self.best is None else self.best.val_loss
+
+    @property
+    def pace(self) -> list[float]:
+        """Seconds a step in each slice, from one validation to the next."""
+        ends = [(0, 0.0), *((row.step, row.seconds) for row in self.rows)]
+        return [
+            (seconds - before) / (step - first)
+            for (first, before), (step, seconds) in pairwise(ends)
+        ]
 
     def first_at(self, loss: float) -> Row | None:
         """Return the first validation at or below a loss; nothing is interpolated.
@@ -201,25 +213,45 @@ class Results(Block):
     def to_target(self, variant: str, target: str, quantity: Quantity) -> Spread:
         """Return what `variant` took to the best loss that `target` reached with the same seed."""
         return _spread(
-            _value(run.first_at(goal.val_loss), quantity)
+            _value(run.first_at(goal.best_loss), quantity)
             for run, goal in self._pairs(variant, target)
         )
 
     def ratio(self, variant: str, target: str, quantity: Quantity) -> Spread:
         """Return what `to_target` does, seed by seed, as a share of what `target` took itself."""
         return _spread(
-            _value(run.first_at(goal.val_loss), quantity) / _value(goal, quantity)
+            _value(run.first_at(goal.best_loss), quantity) / _value(goal.best, quantity)
             for run, goal in self._pairs(variant, target)
         )
 
-    def step_cost(self, variant: str) -> Spread:
-        """Return the seconds of a step as a ratio to the baseline's, seed by seed."""
-        runs = zip(self.runs(variant), self.runs(self.plan.baseline), strict=True)
+    def steadied_ratio(self, variant: str, target: str) -> Spread:
+        """Return the `ratio` of time as a steady machine would have it: that of steps, times their cost."""
         return _spread(
-            (run.rows[-1].seconds / run.rows[-1].step)
-            / (base.rows[-1].seconds / base.rows[-1].step)
-            for run, base in runs
-            if run.rows and base.rows
+            _value(run.first_at(goal.best_loss), "step")
+            / _value(goal.best, "step")
+            * _paired_cost(run, goal)
+            for run, goal in self._pairs(variant, target)
+        )
+
+    def step_cost(self, variant: str, target: str) -> Spread:
+        """Return the seconds of a step as a ratio to the target's, seed by seed."""
+        pairs = self._pairs(variant, target)
+        return _spread(_paired_cost(run, goal) for run, goal in pairs if run.rows)
+
+    @property
+    def drift(self) -> float:
+        """How much the machine's speed changed within a seed: the slowest by the fastest third.
+
+        Of the baseline's slices, in the order they were taken; the seed with the largest change counts.
+        """
+        return max(
+            (
+                max(thirds) / min(thirds)
+                for run in self.runs(self.plan.baseline)
+                if len(run.rows) >= THIRDS
+                and (thirds := [statistics.median(part) for part in _split(run.pace, THIRDS)])
+            ),
+            default=1.0,
         )
 
     def waiting(self, variant: str) -> Spread:
@@ -245,12 +277,25 @@ class Results(Block):
         """The variant without decorrelation that reached the least loss: what has to be beaten."""
         return min(self.plain, key=lambda name: self.best_loss(name).mean or math.inf)
 
-    def _pairs(self, variant: str, target: str) -> list[tuple[Measurement, Row]]:
-        """Pair each run of a variant with the target's best validation at the same seed."""
-        goals = {run.seed: run.best for run in self.runs(target) if not run.diverged}
-        return [
-            (run, goal) for run in self.runs(variant) if (goal := goals.get(run.seed)) is not None
-        ]
+    def _pairs(self, variant: str, target: str) -> list[tuple[Measurement, Measurement]]:
+        """Pair each run of a variant with the target's at the same seed, where that did not diverge."""
+        goals = {run.seed: run for run in self.runs(target) if not run.diverged}
+        return [(run, goals[run.seed]) for run in self.runs(variant) if run.seed in goals]
+
+
+def _paired_cost(run: Measurement, other: Measurement) -> float:
+    """Return what a step costs as a ratio to another run's; inf where it never came to a validation.
+
+    The median over the slices that both took in one round, so that the machine's drift cancels.
+    """
+    slices = zip(run.pace, other.pace, strict=False)
+    return statistics.median([own / its for own, its in slices] or [math.inf])
+
+
+def _split(values: list[float], parts: int) -> list[list[float]]:
+    """Cut a list into so many parts of about one length."""
+    cuts = [len(values) * part // parts for part in range(parts + 1)]
+    return [values[start:stop] for start, stop in pairwise(cuts)]
 
 
 def _spread(values: Iterable[float]) -> Spread:

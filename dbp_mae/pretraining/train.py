@@ -286,20 +286,21 @@ class Pretraining(Training):
         return float(model.forward_loss(patches, torch.zeros_like(patches)))
 
     def learnt(self) -> dict[str, Any]:
-        """Return the model's state, R included, the optimizers', and the last correlation."""
+        """Return the model's state, R included, the optimizers', by name, and the last correlation."""
         return {
             "model": self.plain_model.state_dict(),
+            "optimizer": self.params.optimizer,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "correlation": self.decorrelator and self.decorrelator.last_correlation,
         }
 
     def load_learnt(self, state: dict[str, Any]) -> None:
         """Go on from what `learnt` returned."""
+        if state["optimizer"] != self.params.optimizer:
+            raise ValueError("the optimizer is another")
         self.plain_model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-                if not optimizer.defaults.keys() <= kept.keys():
-                    raise ValueError("the optimizer is another")
                 # `pipelines.resume` lets a training go on with another.
                 kept["weight_decay"] = group["weight_decay"]
             optimizer.load_state_dict(saved)

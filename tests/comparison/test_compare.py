@@ -21,8 +21,6 @@ from dbp_mae.params import Params
 from dbp_mae.pretraining.train import PretrainingImages, create_run
 from pipelines import compare as command
 
-WILD = {"update": "paper", "eps": 1.9, "every": 1}
-
 
 @pytest.fixture
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +79,42 @@ def test_all_variants_see_the_same_batches_and_begin_alike(
     assert first == pytest.approx(second, rel=1e-5)
 
 
+def test_variants_are_tuned_then_take_turns(
+    params: Params, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variants = {
+        name: {"learning_rates": [1e-9, 1e-3], "pretrain": PLAIN} for name in ("plain", "twin")
+    }
+    said: list[str] = []
+    results = finished(compare(plan(variants=variants, seeds=[1, 2]), params, subject, said.append))
+    turns = [line.split(",")[0].split()[-1] for line in said if line.startswith("measure")]
+    first, second = ["plain", "twin"], ["twin", "plain"]
+    assert turns == [*first, *second, *first, *second, *first, *second]
+    for name, tuning in results.tuning.items():
+        assert [trial.learning_rate for trial in tuning.trials] == [1e-9, 1e-3]
+        assert tuning.best == 1e-3
+        assert {run.learning_rate for run in results.runs(name)} == {1e-3}
+
+
+def test_every_seed_is_validated_on_the_same_crops(
+    params: Params, images: PretrainingImages
+) -> None:
+    chosen = settings(params, "plain")
+    pairs = [
+        create_run(images, chosen.model_copy(update={"seed": seed})).validation for seed in (1, 2)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*pairs, strict=True))
+
+
+def test_estimated_energy_is_power_times_time(whole: Results) -> None:
+    if whole.energy.kind != "estimated":
+        pytest.skip("this machine has a counter")
+    for run in whole.measurements:
+        for row in run.rows:
+            assert row.joules == pytest.approx(row.seconds * (whole.energy.watts or 0))
+
+
 class Killed(Exception):
     """Stands for the power cut."""
 
@@ -115,22 +149,39 @@ def test_a_killed_comparison_goes_on_and_yields_the_same_losses(
 
 
 @pytest.mark.parametrize(
-    "wild",
+    ("decorrelation", "said"),
     [
-        {"learning_rates": [1e30], "pretrain": PLAIN},
-        {"learning_rates": [0.001], "pretrain": {"decorrelation": WILD}},
+        ({"update": "paper", "eps": 1.9, "every": 1}, r"eps \(1\.9\) is too large"),
+        ({"update": "paper", "sample": 0.0001}, r"decorrelation\.sample"),
     ],
 )
-def test_a_variant_that_diverges_does_not_stop_the_others(
-    wild: dict[str, Any],
+def test_a_variant_that_cannot_be_trained_is_refused_before_any_is(
+    decorrelation: dict[str, Any],
+    said: str,
     params: Params,
     subject: Subject,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plain = {"learning_rates": [0.001], "pretrain": PLAIN}
-    variants = {"plain": plain, "wild": wild}
+    variants = {
+        "plain": {"learning_rates": [0.001], "pretrain": PLAIN},
+        "wild": {"learning_rates": [0.001], "pretrain": {"decorrelation": decorrelation}},
+    }
+    lines: list[str] = []
+    with pytest.raises(UserError, match=said):
+        finished(compare(plan(variants=variants), params, subject, lines.append))
+    assert not lines
+
+
+def test_a_variant_that_diverges_does_not_stop_the_others(
+    params: Params, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variants = {
+        "plain": {"learning_rates": [0.001], "pretrain": PLAIN},
+        "wild": {"learning_rates": [1e30], "pretrain": PLAIN},
+    }
     results = finished(compare(plan(variants=variants), params, subject, print))
     assert results.tuning["wild"].trials[0].loss is None
     assert not results.tuning["wild"].bracketed

@@ -10,7 +10,8 @@ from made_results import clear_win, measurement, results, with_finetuning
 
 from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.page import page
-from dbp_mae.comparison.results import EnergySource, Finetuned, Results, Spread
+from dbp_mae.comparison.results import EnergySource, Finetuned, Measurement, Results, Spread
+from dbp_mae.formatting import UNKNOWN
 
 
 def test_the_target_is_the_first_validation_at_or_below_it() -> None:
@@ -54,7 +55,43 @@ def test_a_slower_step_counts_in_time_and_not_in_steps() -> None:
     )
     assert found.ratio("AdamW, paper", "AdamW", "step").values == pytest.approx([0.5])
     assert found.ratio("AdamW, paper", "AdamW", "seconds").values == pytest.approx([0.75])
-    assert found.step_cost("AdamW, paper").values == pytest.approx([1.5])
+    assert found.step_cost("AdamW, paper", "AdamW").values == pytest.approx([1.5])
+
+
+def test_the_target_is_the_best_loss_not_the_last() -> None:
+    run = measurement("AdamW", 1, slope=0.001)
+    rows = [*run.rows[:5], *(row.model_copy(update={"val_loss": 0.99}) for row in run.rows[5:])]
+    runs = [run.model_copy(update={"rows": rows}), measurement("Muon", 1, slope=0.002)]
+    assert results(runs).ratio("Muon", "AdamW", "step").values == (30 / 50,)
+
+
+def drifting(variant: str, slope: float, pace: float) -> Measurement:
+    """Return a run on a machine that gets slower, to a third of its speed."""
+    run = measurement(variant, 1, slope, pace)
+    rows = [
+        row.model_copy(update={"seconds": row.seconds * (1 + row.step / 50)}) for row in run.rows
+    ]
+    return run.model_copy(update={"rows": rows})
+
+
+def test_a_drifting_machine_is_told_and_does_not_tell_in_the_cost_of_a_step() -> None:
+    found = results(
+        [drifting("AdamW", 0.001, 0.5), drifting("Muon, function-preserving", 0.002, 0.6)]
+    )
+    name = "Muon, function-preserving"
+    assert found.step_cost(name, "AdamW").values == pytest.approx([1.2])
+    assert found.steadied_ratio(name, "AdamW").values == pytest.approx([0.5 * 1.2])
+    assert found.ratio(name, "AdamW", "seconds").values == pytest.approx([0.5 * 1.2 * 2 / 3])
+    assert found.drift == pytest.approx(2.73, abs=0.5)
+    said = " ".join(sentences(found))
+    assert "speed changed by a factor of" in said
+    assert f"that of {name} 0.60 (one seed) of AdamW's" in said
+    assert "speed changed" not in " ".join(sentences(results(clear_win())))
+
+
+@pytest.mark.parametrize("values", [(0.5, math.nan), (math.nan, 0.5)])
+def test_what_is_partly_unknown_is_unknown(values: tuple[float, float]) -> None:
+    assert share(Spread(values)) == UNKNOWN
 
 
 def test_never_is_told_apart_from_late() -> None:
