@@ -50,8 +50,8 @@ WARMUP = {"AdamW": 0.4, "Muon": 0.025}
 """Share of the steps. AdamW needs a long warm-up, Muon does as well with a short one (notes.md)."""
 UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
     "": {"update": "none"},
-    ", paper": {"update": "paper", "eps": 1e-3, "every": 1},
-    ", function-preserving": {"update": "function-preserving", "eps": 4e-2, "every": 4},
+    ", paper": {"update": "paper", "eps": 1e-3, "total_eps": None, "every": 1},
+    ", function-preserving": {"update": "function-preserving", "every": 4},
 }
 VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
 TOY: dict[str, dict[str, Any]] = {

@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from dbp_mae.emissions import Emissions
-
 BLUE, ORANGE, GREEN, PALE, GREY = "#0072b2", "#d55e00", "#009e73", "#9cc9e3", "#a3aeb8"
 INK, RULE = "#33424f", "#dde4ea"
 WIDTH, HEIGHT = 5.6, 2.9
 """Inches, of a chart of one panel."""
 LOWEST, HIGHEST = -0.02, 1.03
 """Of an axis of shares, so that lines at 0 and at 1 are seen whole."""
+BINS = 30
+"""Of a histogram."""
 CHARTED = 20
 """Classes that a chart has room for."""
 
@@ -161,15 +161,20 @@ def threshold_chart(thresholds: pd.DataFrame, min_score: float) -> Figure:
 
 
 @_as_svg
-def energy_chart(stages: Mapping[str, Emissions]) -> Figure:
-    """Draw the electricity of each stage, measured and estimated."""
-    figure = Figure((WIDTH, 0.75 + 0.4 * len(stages)))
+def energy_chart(kwh: pd.DataFrame) -> Figure:
+    """Draw the electricity, measured and estimated (columns), of each stage (index)."""
+    figure = Figure((WIDTH, 0.75 + 0.4 * len(kwh)))
     axes = figure.subplots()
-    names = list(stages)
-    measured = [stage.measured_kwh * 1000 for stage in stages.values()]
-    estimated = [stage.estimated_kwh * 1000 for stage in stages.values()]
-    axes.barh(names, measured, 0.55, color=BLUE, label="measured")
-    axes.barh(names, estimated, 0.55, left=measured, color=PALE, label="estimated")
+    watt_hours = kwh * 1000
+    axes.barh(kwh.index, watt_hours["measured"], 0.55, color=BLUE, label="measured")
+    axes.barh(
+        kwh.index,
+        watt_hours["estimated"],
+        0.55,
+        left=watt_hours["measured"],
+        color=PALE,
+        label="estimated",
+    )
     axes.set(xlabel="electricity in Wh")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     _lay_bars(axes)
@@ -220,6 +225,27 @@ def tuning_chart(trials: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(rates, [f"{rate:.2g}" for rate in rates])
     axes.set(xlabel="learning rate", ylabel="best validation loss")
+    return figure
+
+
+@_as_svg
+def histogram_chart(values: Mapping[str, pd.Series], label: str) -> Figure:
+    """Draw how many images of each split have which value."""
+    figure = Figure((WIDTH, HEIGHT))
+    axes = figure.subplots()
+    joint = pd.concat(values.values())
+    low, high = joint.min(), joint.max()
+    axes.hist(
+        list(values.values()),
+        bins=BINS,
+        range=(low, high) if low < high else (0, high or 1),
+        stacked=True,
+        color=(BLUE, ORANGE, GREEN)[: len(values)],
+        label=list(values),
+    )
+    axes.set(xlabel=label, ylabel="images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_above(axes, axes.containers)
     return figure
 
 

@@ -26,8 +26,8 @@ from dbp_mae.segmentation.metrics import (
     bootstrap_weights,
     intersection_and_union,
     iou,
+    iou_of_areas,
     mean_iou,
-    mean_iou_of_areas,
 )
 
 RESAMPLES = 2000
@@ -152,11 +152,18 @@ def _pixel_metrics(
 
 
 def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
-    """Return the mIoU of each resample of the groups, (resamples,)."""
+    """Return the mIoU of each resample of the groups, (resamples,).
+
+    A class that a resample lacks keeps its IoU over all groups, or the mean would be of other classes.
+    """
     areas = np.stack([intersection_and_union(image.confusion) for image in judged])
     by_group = np.zeros((weights.shape[1], *areas.shape[1:]))  # exact: counts are below 2^53
     np.add.at(by_group, codes, areas)
-    return mean_iou_of_areas(np.tensordot(weights.astype(float), by_group, axes=1))
+    whole = iou(_total(judged))[1:]
+    resampled = iou_of_areas(np.tensordot(weights.astype(float), by_group, axes=1))[:, 1:]
+    occurring = np.isfinite(whole)
+    filled = np.where(np.isfinite(resampled), resampled, whole)[:, occurring]
+    return filled.mean(axis=1) if occurring.any() else np.full(len(weights), np.nan)
 
 
 def _interval(values: np.ndarray, groups: int) -> tuple[float | None, float | None]:

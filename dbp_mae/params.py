@@ -100,8 +100,10 @@ class DecorrelationParams(Block):
     """Decorrelation of the encoder's layer inputs (arXiv 2510.14657)."""
 
     update: Literal["none", "paper", "function-preserving"]
-    eps: Positive
-    """Step of the decorrelating matrix R."""
+    eps: Positive | None
+    """Length of a step of the decorrelating matrix R at the full learning rate; None: from `total_eps`."""
+    total_eps: Positive | None
+    """Length of all its steps together, so that R goes as far in a long training; None: from `eps`."""
     kappa: Share
     """0 only decorrelates, 1 only normalises the variances."""
     sample: Annotated[float, Field(gt=0, le=1)]
@@ -117,7 +119,9 @@ class DecorrelationParams(Block):
         # Near G = I a step multiplies R's distance from its aim by 1 - 2 eps (1 - kappa), or by
         # 1 - 2 eps kappa on the diagonal.
         largest = 1 / max(self.kappa, 1 - self.kappa)
-        if self.eps >= largest:
+        if (self.eps is None) == (self.total_eps is None):
+            raise ValueError("give either eps or total_eps, and null for the other")
+        if self.eps is not None and self.eps >= largest:
             raise ValueError(
                 f"eps ({self.eps}) must be below {largest:.2g} with kappa {self.kappa}, "
                 "or R does not settle"

@@ -25,6 +25,8 @@ SHIPPED = ("pretrain", "finetune")
 CONTROL = "scratch"
 FEW_PARTS = 10
 """Fewer held-out parts than these make a bootstrap interval unreliable."""
+LEARNT = 0.98
+"""A pre-training whose loss is above this share of a constant predictor's learnt next to nothing."""
 BILLED = ("seconds", "kwh", "measured_kwh", "estimated_kwh", "co2_kg")
 
 
@@ -68,6 +70,12 @@ class Run:
         """What the shipped model cost; the control stands apart."""
         first, *others = (self.trainings[name].emissions for name in SHIPPED)
         return sum(others, start=first)
+
+    @property
+    def learnt_nothing(self) -> bool:
+        """Whether pre-training did hardly better than a constant."""
+        summary = self.trainings["pretrain"].summary
+        return bool(summary["val_loss"] > LEARNT * summary["constant_loss"])
 
 
 def load_run(root: Path) -> Run:
@@ -120,9 +128,7 @@ def page(run: Run, params: Params, made: date) -> str:
             trainings["finetune"].curves, trainings[CONTROL].curves
         ),
         "classes": charts.class_chart(run.classes),
-        "energy": charts.energy_chart(
-            {name: training.emissions for name, training in trainings.items()}
-        ),
+        "energy": charts.energy_chart(_kwh(trainings)),
         "thresholds": charts.threshold_chart(run.thresholds, run.model.card.min_score)
         if params.data.defects
         else "",
@@ -166,6 +172,15 @@ def _load_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _kwh(trainings: dict[str, Training]) -> pd.DataFrame:
+    """Return what of each training's energy was measured and what estimated, a row a training."""
+    spent = {name: training.emissions for name, training in trainings.items()}
+    return pd.DataFrame(
+        {name: (bill.measured_kwh, bill.estimated_kwh) for name, bill in spent.items()},
+        index=["measured", "estimated"],
+    ).T
+
+
 def _bill(emissions: Emissions) -> dict[str, float]:
     return {name: getattr(emissions, name) for name in BILLED}
 
@@ -182,6 +197,7 @@ def _render(template: str, run: Run, params: Params, **more: Any) -> str:
         charted=charts.CHARTED,
         few_parts=FEW_PARTS,
         has_defects=bool(params.data.defects),
+        learnt_nothing=run.learnt_nothing,
         not_measured=_not_measured(run, params),
         **more,
     )

@@ -10,7 +10,11 @@ them one after another or at once.
 import argparse
 import json
 from datetime import date
+from functools import reduce
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from dbp_mae.comparison.compare import compare
 from dbp_mae.comparison.findings import headline, sentences, table
@@ -19,6 +23,7 @@ from dbp_mae.comparison.plan import load_plan
 from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.manifest import read_manifest
+from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import load_params
 from pipelines.ending import plain_ending
@@ -26,11 +31,14 @@ from pipelines.stage import DATA, VALIDATED
 
 DEFAULT = Path("conf/comparison/default.yaml")
 FOLDER = Path("reports/comparison")
+FIGURES = FOLDER / "comparison.json"
+LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 
 def main(file: Path) -> None:
     """Run the comparison of a file; write page and figures whenever they have grown."""
     plan, params = load_plan(file), load_params()
+    check_validated()
     subject = Subject(VALIDATED, read_manifest(VALIDATED), DATA)
     for results in compare(plan, params, subject, print):
         write(results)
@@ -38,15 +46,47 @@ def main(file: Path) -> None:
     print(f"{FOLDER / 'index.html'} is written: open it in a browser.")
 
 
+def check_validated() -> None:
+    """Refuse images that were validated under other values than params.yaml has; dvc.lock tells.
+
+    Raises:
+        UserError: they were.
+    """
+    if not LOCK.exists():
+        return
+    stages = yaml.safe_load(LOCK.read_text())["stages"]
+    present = yaml.safe_load(PARAMS.read_text())
+    for stage in ("ingest", "validate"):
+        for key, value in stages.get(stage, {}).get("params", {}).get(PARAMS.name, {}).items():
+            if reduce(dict.__getitem__, key.split("."), present) != value:
+                raise UserError(
+                    f"{VALIDATED} was made under another {key} than {PARAMS} has now: run `dvc repro "
+                    "validate` first, or `make params` for the values that it was made under."
+                )
+
+
 def write(results: Results) -> None:
-    """Write reports/comparison/."""
+    """Write reports/comparison/, unless more of the same comparison stands there: it comes to that again."""
     figures = {
         "headline": headline(results),
         "rows": table(results),
         **json.loads(results.model_dump_json()),
     }
-    write_text(FOLDER / "comparison.json", json.dumps(figures, indent=1) + "\n")
+    if _holds_more(figures):
+        return
+    write_text(FIGURES, json.dumps(figures, indent=1) + "\n")
     write_text(FOLDER / "index.html", page(results, made=date.today()))
+
+
+def _holds_more(figures: dict[str, Any]) -> bool:
+    """Tell whether the file of figures holds these ones and more."""
+    if not FIGURES.exists():
+        return False
+    earlier = json.loads(FIGURES.read_text())
+    same = all(earlier.get(key) == figures[key] for key in ("plan", "environment", "data"))
+    return same and any(
+        len(earlier[key]) > len(figures[key]) for key in ("measurements", "finetuned")
+    )
 
 
 if __name__ == "__main__":

@@ -192,6 +192,17 @@ def test_without_a_control_the_gain_is_unknown(
     assert alone.classes["scratch_iou"].isna().all()
 
 
+def test_a_class_that_a_resample_lacks_does_not_raise_the_interval(
+    data: Data, params: Params, tiny_model: Path
+) -> None:
+    """Wire is right in both parts; epoxy is missed, and labelled in one of them alone."""
+    names = data.frame["path"].isin(["images/missed.png", "images/ignored.png"])
+    two = data.frame[names]
+    metrics = evaluate(tiny_model, None, two, data.source, data.folder, params).metrics
+    assert metrics["iou"] == {"wire": 1.0, "epoxy": 0.0}
+    assert (metrics["miou_low"], metrics["miou"], metrics["miou_high"]) == (0.5, 0.5, 0.5)
+
+
 def test_one_group_has_no_interval(data: Data, params: Params, tiny_model: Path) -> None:
     one = data.frame[data.frame["group"] == "A"]
     metrics = evaluate(tiny_model, None, one, data.source, data.folder, params).metrics

@@ -32,7 +32,9 @@ from dbp_mae.comparison.tuning import best_rate, next_rate
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
+from dbp_mae.files import sha256_of
 from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
+from dbp_mae.precision import resolve
 from dbp_mae.pretraining.train import PretrainingImages, create_run
 
 FINETUNING_NEEDS = ("albumentations", "segmentation_models_pytorch", "onnx", "onnxruntime")
@@ -114,9 +116,14 @@ class _Comparison:
             plan=self.plan,
             settings=self.settings,
             recipe=self.recipes[0] if self.recipes else None,
-            environment=self.conditions.environment,
+            environment={
+                **self.conditions.environment,
+                "precision": resolve(self.params.pretrain.precision),
+                "code": self.conditions.code,
+            },
             data=Data(
                 source=self.params.data.source.name,
+                sha256=sha256_of(self.subject.manifest),
                 training_images=int((frame["split"] == "train").sum()),
                 validation_images=int((frame["split"] == "val").sum()),
             ),

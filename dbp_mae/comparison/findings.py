@@ -196,7 +196,15 @@ def _verdict(results: Results, candidate: str) -> str:
         return (
             f"Whether decorrelation pays cannot be told: {rival} reached no loss to compare with."
         )
-    if max(ratios) < 1:
+    optimizer = results.settings[candidate].optimizer
+    isolated = any(results.settings[name].optimizer == optimizer for name in results.plain)
+    if not isolated:
+        ahead = sum(ratio < 1 for ratio in ratios)
+        verdict = (
+            f"{candidate} is ahead of {rival} in {ahead} of {len(ratios)} seeds; what decorrelation does "
+            f"cannot be told, for no variant has the optimizer {optimizer} without it"
+        )
+    elif max(ratios) < 1:
         verdict = f"decorrelation pays on these data: it is ahead of {rival} in every seed"
     elif min(ratios) >= 1:
         verdict = f"decorrelation does not pay on these data: in no seed is it ahead of {rival}"

@@ -11,6 +11,7 @@ from dbp_mae.comparison.findings import FEW_SEEDS, average, sentences, share
 from dbp_mae.comparison.plan import is_plain
 from dbp_mae.comparison.results import Quantity, Results, Row, Spread
 from dbp_mae.formatting import UNKNOWN, duration, energy
+from dbp_mae.pretraining.decorrelator import step_length
 from dbp_mae.templates import render
 
 JOULES_PER_KWH = 3.6e6
@@ -41,6 +42,7 @@ def page(results: Results, made: date) -> str:
         charts=_charts(results, colors),
         few_seeds=FEW_SEEDS,
         is_plain=is_plain,
+        step_length=step_length,
         made=made,
     )
 

@@ -122,6 +122,8 @@ class Data(Block):
     """What the variants saw."""
 
     source: str
+    sha256: str
+    """Of the manifest, in which every file's own stands."""
     training_images: int
     validation_images: int
 

@@ -17,6 +17,8 @@ Severity = Literal["critical", "warning"]
 BLANK_STD = 0.004
 """An image whose channels all deviate by less, about one grey level of 255, shows nothing."""
 SATURATED_SHARE = 0.5
+BRIGHT = 1 / 8
+"""What values of a 16-bit image should reach, as a share of white: those of a 12-bit camera reach 1/16."""
 OUTLIER_FENCE = 3.0
 """Interquartile ranges between the quartiles and an outlier (Tukey's outer fence)."""
 
@@ -54,6 +56,7 @@ def image_evidence(manifest: pd.DataFrame) -> pd.DataFrame:
     copy_elsewhere, lookalike_elsewhere: an image in another split with the same bytes, or hash.
     copy_nearby: another image in the same split with the same bytes.
     contrast: the largest standard deviation of a channel.
+    bright: for 16-bit images, the mean and two standard deviations, which few values exceed.
     One column for each kind of label error holds the errors of that kind.
     """
     sides = manifest[["group", "split"]].drop_duplicates()
@@ -65,6 +68,7 @@ def image_evidence(manifest: pd.DataFrame) -> pd.DataFrame:
         copy_elsewhere=copies,
         lookalike_elsewhere=_twin_elsewhere(manifest, "phash").where(copies.isna()),
         copy_nearby=_twin_nearby(manifest, "sha256"),
+        bright=(manifest["mean"] + 2 * manifest["std"]).where(manifest["bit_depth"] == 16),
         contrast=manifest["channel_std"].map(np.max, na_action="ignore").astype(float),
         **{
             _error_of(kind): manifest["label_error"].where(manifest["label_error_kind"] == kind)
@@ -110,6 +114,14 @@ def image_rules(manifest: pd.DataFrame) -> list[Rule]:
             gxe.ExpectColumnValuesToBeBetween,
             {"column": "contrast", "min_value": BLANK_STD},
             "The image is blank: its values deviate by {value:.4f} of white.",
+        ),
+        Rule(
+            "16-bit values reach towards white",
+            "warning",
+            gxe.ExpectColumnValuesToBeBetween,
+            {"column": "bright", "min_value": BRIGHT},
+            "Hardly a value is above {value:.3f} of white: does data.white_level fit the camera (4095 if "
+            "it has 12 bits)?",
         ),
         Rule(
             "Part is in one split",

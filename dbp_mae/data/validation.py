@@ -89,6 +89,16 @@ class Validation:
         return " ".join([counts, *self.lacking])
 
     @property
+    def warnings(self) -> str:
+        """The titles of the rules that warn, each with the number that fail it; empty without any."""
+        told = [
+            f"{outcome.rule.title} (not so: {len(outcome.failures)})"
+            for outcome in self.outcomes
+            if outcome.rule.severity == "warning" and not outcome.passed
+        ]
+        return "; ".join(told)
+
+    @property
     def complaint(self) -> str:
         """The verdict, and a line for each of the first offending files."""
         reasons = self.quarantine.groupby("path")["reason"].agg(" ".join)

@@ -1,15 +1,13 @@
 """The page on the gate: one HTML file that opens without a network."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
+from dbp_mae.charts import histogram_chart
 from dbp_mae.data.manifest import SPLITS
 from dbp_mae.data.validation import Validation
 from dbp_mae.templates import render
 
-BINS = 30
 LISTED_FILES = 200
 """How many files the page lists for a rule."""
 
@@ -21,21 +19,6 @@ DISTRIBUTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """Images by one of their statistics."""
-
-    title: str
-    edges: list[float]
-    counts: dict[str, list[int]]
-    """By split, then by bin."""
-
-    @property
-    def highest(self) -> int:
-        """The largest number of images in a bin, over all splits."""
-        return max(map(sum, zip(*self.counts.values(), strict=True)))
-
-
 def render_page(validation: Validation, classes: list[str]) -> str:
     """Return the page: verdict, counts, rules, offending files, distributions."""
     return render(
@@ -45,7 +28,7 @@ def render_page(validation: Validation, classes: list[str]) -> str:
         splits=_count_splits(validation),
         classes=_count_classes(validation.validated, classes),
         histograms=[
-            _histogram(validation.validated, column, title)
+            histogram_chart(_by_split(validation.validated, column), title)
             for column, title in DISTRIBUTIONS.items()
             if len(validation.validated)
         ],
@@ -82,19 +65,13 @@ def _count_classes(validated: pd.DataFrame, classes: list[str]) -> list[dict[str
         cells = []
         for split in SPLITS:
             chosen = labelled[labelled["split"] == split]
-            pixels = np.array(chosen["pixels"].to_list()).reshape(len(chosen), -1)
-            total = pixels.sum()
-            shown = pixels[:, index] if total else np.zeros(0)
+            shown = np.array([row[index] for row in chosen["pixels"]], dtype=float)
+            total = sum(sum(row) for row in chosen["pixels"])
             share = shown.sum() / total if total else 0.0
             cells.append({"images": int((shown > 0).sum()), "share": share})
         rows.append({"name": name, "cells": cells})
     return rows
 
 
-def _histogram(validated: pd.DataFrame, column: str, title: str) -> Histogram:
-    edges = np.histogram_bin_edges(validated[column], BINS)
-    counts = {
-        split: np.histogram(validated.loc[validated["split"] == split, column], edges)[0].tolist()
-        for split in SPLITS
-    }
-    return Histogram(title, edges.tolist(), counts)
+def _by_split(validated: pd.DataFrame, column: str) -> dict[str, pd.Series]:
+    return {split: validated.loc[validated["split"] == split, column] for split in SPLITS}

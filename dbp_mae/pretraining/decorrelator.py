@@ -10,9 +10,22 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dbp_mae.errors import UserError
-from dbp_mae.params import DecorrelationParams
+from dbp_mae.params import DecorrelationParams, PretrainParams
 from dbp_mae.pretraining.decorrelated_layers import LayerGroup, parametrization_of
 from dbp_mae.pretraining.decorrelation import residual
+from dbp_mae.schedule import warmup_cosine
+
+
+def step_length(params: PretrainParams) -> float:
+    """Return eps, the length of a step of R at the full learning rate."""
+    given = params.decorrelation
+    if given.eps is not None:
+        return given.eps
+    assert given.total_eps is not None
+    moves = range(0, params.steps, given.every)
+    return given.total_eps / sum(
+        warmup_cosine(step, params.steps, params.warmup_steps) for step in moves
+    )
 
 
 class Decorrelator:
@@ -21,10 +34,18 @@ class Decorrelator:
     Attach it before the optimizer is made. Run the forward passes of a step, of one size each, under
     `training_pass`; call `step` after the optimizer's step, and `fold` at the end of training. Where
     torch.distributed runs, statistics are those of all processes. Nothing here waits for the device.
+
+    Args:
+        encoder: whose layers `params.layers` names.
+        params: all but the steps' length.
+        eps: that length, at the full learning rate (`step_length`).
+        seed: draws the samples.
     """
 
-    def __init__(self, encoder: nn.Module, params: DecorrelationParams, seed: int) -> None:
-        self.params = params
+    def __init__(
+        self, encoder: nn.Module, params: DecorrelationParams, eps: float, seed: int
+    ) -> None:
+        self.params, self.eps = params, eps
         self.layers = dict(_decorrelated_layers(encoder, params))
         narrowest = min(m.in_features for m in encoder.modules() if isinstance(m, nn.Linear))
         self.groups = LayerGroup.by_shape(self.layers, params.block or narrowest)
@@ -71,7 +92,7 @@ class Decorrelator:
                 raise RuntimeError(
                     "Run the forward passes of a step under Decorrelator.training_pass."
                 )
-            eps = self.params.eps * scale
+            eps = self.eps * scale
             steps = [group.step(self.params, eps, self.passes) for group in self.groups]
             self.last_correlation, finite = map(torch.cat, zip(*steps, strict=True))
             self._note_broken(finite)
@@ -110,9 +131,9 @@ class Decorrelator:
             largest |= zip(group.names, eigenvalues.flatten(1).amax(1).tolist(), strict=True)
         self.passes = 0
         name = max(largest, key=largest.__getitem__)
-        if self.params.eps * largest[name] >= 2:
+        if self.eps * largest[name] >= 2:
             raise UserError(
-                f"pretrain.decorrelation.eps ({self.params.eps}) is too large for the inputs of "
+                f"pretrain.decorrelation.eps ({self.eps:.3g}) is too large for the inputs of "
                 f"{name}, whose R would diverge: use less than {2 / largest[name]:.2g}, or the "
                 "function-preserving update, whose step is bounded."
             )

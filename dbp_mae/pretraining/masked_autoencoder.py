@@ -22,7 +22,7 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, spec: EncoderSpec, params: PretrainParams) -> None:
         super().__init__()
         self.patch = spec.patch
-        self.visible = params.visible
+        self.mask_ratio = params.mask_ratio
         self.normalize = Normalize(spec)
         self.encoder: VisionTransformer = create_encoder(spec)
         width, grid = self.encoder.embed_dim, spec.image_size // spec.patch
@@ -77,7 +77,8 @@ class MaskedAutoencoder(nn.Module):
         """Return the indices of the patches that stay visible, those with the least noise, B V, and
         of the masked ones, B M."""
         order = noise.argsort(dim=1)
-        return order[:, : self.visible], order[:, self.visible :]
+        visible = round(noise.shape[1] * (1 - self.mask_ratio))
+        return order[:, :visible], order[:, visible:]
 
     def forward_encoder(self, patches: Tensor, visible: Tensor) -> Tensor:
         """Encode the visible patches, B V P*P*C, at their positions: B 1+V D.

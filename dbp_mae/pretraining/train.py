@@ -22,7 +22,7 @@ from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.interruption import Interrupted, held_back
 from dbp_mae.params import DataParams, PretrainParams
-from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample
+from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.pretraining.processes import mean_over_processes
@@ -167,7 +167,7 @@ class Pretraining(Training):
     """
 
     name = "pretrain"
-    advice = "lower pretrain.learning_rate or pretrain.decorrelation.eps"
+    advice = "lower pretrain.learning_rate, or total_eps or eps of pretrain.decorrelation"
     economy = "raise pretrain.accumulate, or lower pretrain.batch"
 
     def __init__(
@@ -190,7 +190,9 @@ class Pretraining(Training):
         if params.decorrelation.update == "none":
             return None
         check_sample(params.decorrelation, self._tokens(params.batch // self.passes))
-        return Decorrelator(self.plain_model.encoder, params.decorrelation, params.seed)
+        return Decorrelator(
+            self.plain_model.encoder, params.decorrelation, step_length(params), params.seed
+        )
 
     @torch.no_grad()
     def check_eps(self, batch: Batch) -> None:

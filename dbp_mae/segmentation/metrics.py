@@ -75,12 +75,7 @@ def mean_iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
     Returns:
         (...) shares; nan where no class occurs.
     """
-    return mean_iou_of_areas(intersection_and_union(confusion))
-
-
-def mean_iou_of_areas(areas: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return what `mean_iou` does, from counts (..., 2, K+1) of `intersection_and_union`."""
-    shares = iou_of_areas(areas)[..., 1:]
+    shares = iou(confusion)[..., 1:]
     occurs = np.isfinite(shares)
     count = occurs.sum(axis=-1)
     total = np.where(occurs, shares, 0.0).sum(axis=-1)

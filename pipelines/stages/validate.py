@@ -31,6 +31,8 @@ def main(params: Params) -> None:
             "or tolerate them with validate.tolerated_share."
         )
     print(validation.verdict)
+    if validation.warnings:
+        print(f"Warnings: {validation.warnings}. See {PAGE}.")
 
 
 if __name__ == "__main__":

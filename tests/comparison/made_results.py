@@ -75,7 +75,7 @@ def results(measurements: list[Measurement], energy: EnergySource | None = None)
         settings=settings,
         recipe=None,
         environment={"device": "a device"},
-        data=Data(source="data/parts", training_images=1234, validation_images=20),
+        data=Data(source="data/parts", sha256="d" * 64, training_images=1234, validation_images=20),
         energy=energy or EnergySource(measured=["gpu"], watts=None),
         constant_loss=0.98,
         tuning={name: tuning(loss) for name, loss in tuned.items()},

@@ -151,7 +151,10 @@ def test_a_killed_comparison_goes_on_and_yields_the_same_losses(
 @pytest.mark.parametrize(
     ("decorrelation", "said"),
     [
-        ({"update": "paper", "eps": 1.9, "every": 1}, r"eps \(1\.9\) is too large"),
+        (
+            {"update": "paper", "eps": 1.9, "total_eps": None, "every": 1},
+            r"eps \(1\.9\) is too large",
+        ),
         ({"update": "paper", "sample": 0.0001}, r"decorrelation\.sample"),
     ],
 )
@@ -238,6 +241,30 @@ def test_the_command_writes_page_and_figures(
     html = (workspace / "reports/comparison/index.html").read_text()
     for name in plan().variants:
         assert name in html
+
+
+def test_a_finished_page_is_not_replaced_by_the_beginning_of_its_repetition(
+    workspace: Path, whole: Results
+) -> None:
+    command.write(whole)
+    finished = command.FIGURES.read_text()
+    command.write(whole.model_copy(update={"measurements": whole.measurements[:1]}))
+    assert command.FIGURES.read_text() == finished
+    other = whole.model_copy(update={"measurements": [], "environment": {"device": "another"}})
+    command.write(other)
+    assert json.loads(command.FIGURES.read_text())["measurements"] == []
+
+
+def test_images_validated_under_other_values_are_refused(workspace: Path) -> None:
+    values = yaml.safe_load((workspace / "params.yaml").read_text())
+    made_under = {"data.classes": values["data"]["classes"], "validate": values["validate"]}
+    lock = {"stages": {"validate": {"params": {"params.yaml": made_under}}}}
+    (workspace / "dvc.lock").write_text(yaml.safe_dump(lock))
+    command.check_validated()
+    lock["stages"]["ingest"] = {"params": {"params.yaml": {"data": {"source": "data/raw/other"}}}}
+    (workspace / "dvc.lock").write_text(yaml.safe_dump(lock))
+    with pytest.raises(UserError, match=r"under another data than .*`dvc repro validate`"):
+        command.main(write_plan(workspace))
 
 
 @pytest.mark.parametrize(

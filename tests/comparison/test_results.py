@@ -178,6 +178,16 @@ def test_seeds_in_which_the_target_diverged_are_counted() -> None:
     assert "2 seeds cannot rule out chance" in said
 
 
+def test_an_optimizer_of_its_own_is_not_taken_for_decorrelation() -> None:
+    """AdamW against decorrelated Muon, without plain Muon: which of the two helps is unknown."""
+    found = results([run for run in clear_win() if run.variant != "Muon"])
+    known = {name: params for name, params in found.settings.items() if name != "Muon"}
+    said = " ".join(sentences(found.model_copy(update={"settings": known})))
+    assert "Muon, function-preserving is ahead of AdamW in 3 of 3 seeds" in said
+    assert "no variant has the optimizer muon without it" in said
+    assert "pays" not in said
+
+
 def test_seeds_that_disagree_leave_it_open() -> None:
     runs = clear_win()
     runs[3] = measurement(runs[3].variant, 1, 0.0001)  # the candidate's first seed

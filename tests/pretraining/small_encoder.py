@@ -10,6 +10,7 @@ WIDTH = 12
 PARAMS = DecorrelationParams(
     update="paper",
     eps=1e-2,
+    total_eps=None,
     kappa=0.3,
     sample=1.0,
     every=1,
@@ -46,7 +47,9 @@ def decorrelated(**changes: object) -> tuple[Encoder, Decorrelator]:
     """Return the encoder with every R at the identity."""
     torch.manual_seed(0)
     encoder = Encoder()
-    return encoder, Decorrelator(encoder, PARAMS.model_copy(update=changes), seed=0)
+    params = PARAMS.model_copy(update=changes)
+    assert params.eps is not None
+    return encoder, Decorrelator(encoder, params, params.eps, seed=0)
 
 
 def underway(**changes: object) -> tuple[Encoder, Decorrelator]:

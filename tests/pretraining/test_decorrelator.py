@@ -14,12 +14,14 @@ from small_encoder import (
     original,
     watch_inputs,
 )
+from tiny import tiny_params
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dbp_mae.errors import UserError
 from dbp_mae.pretraining.decorrelation import gram, residual
-from dbp_mae.pretraining.decorrelator import Decorrelator
+from dbp_mae.pretraining.decorrelator import Decorrelator, step_length
+from dbp_mae.schedule import warmup_cosine
 
 
 def sample(decorrelator: Decorrelator, part: int = 0) -> list[int]:
@@ -140,6 +142,16 @@ def test_compiled_layers_are_observed_in_one_graph(precision: torch.dtype) -> No
     assert not torch.equal(matrix(encoder.fc1), torch.eye(12))
 
 
+@pytest.mark.parametrize(("steps", "warmup", "every"), [(600, 15, 4), (3000, 0, 4), (7, 2, 16)])
+def test_all_steps_together_are_as_long_as_given(steps: int, warmup: int, every: int) -> None:
+    params = tiny_params(
+        eps=None, total_eps=3.0, steps=steps, warmup_steps=warmup, every=every, validate_every=1
+    )
+    schedule = [warmup_cosine(step, steps, warmup) for step in range(0, steps, every)]
+    assert sum(step_length(params) * factor for factor in schedule) == pytest.approx(3.0)
+    assert step_length(tiny_params(eps=0.02)) == 0.02
+
+
 def largest_eps(tokens: Tensor) -> float:
     """Return the eps from which the published update overshoots, in float64."""
     moments = residual(gram(tokens[0].double()), PARAMS.kappa)
@@ -191,7 +203,7 @@ def test_the_layer_that_breaks_first_is_named() -> None:
     observe(encoder, decorrelator, tokens)
     decorrelator.step()
     assert decorrelator.first_broken() == ("proj", 2)
-    decorrelator.go_on_from(1)
+    decorrelator.go_on_from(1, None)
     assert decorrelator.first_broken() is None
 
 
@@ -210,6 +222,6 @@ def test_nothing_waits_for_the_device(update: str) -> None:
 def test_matrices_lie_where_the_weights_do() -> None:
     with torch.device("meta"):
         encoder = Encoder()
-    decorrelator = Decorrelator(encoder, PARAMS, seed=0)
+    decorrelator = Decorrelator(encoder, PARAMS, eps=0.01, seed=0)
     places = {r.device.type for group in decorrelator.groups for r in group.decorrelators}
     assert places == {"meta"}

@@ -56,7 +56,8 @@ def frame(data: DataParams, tmp_path_factory: pytest.TempPathFactory) -> pd.Data
 
 def settings(update: str = "function-preserving", **changes: object) -> PretrainParams:
     params = default_params().pretrain
-    decorrelation = params.decorrelation.model_copy(update={"update": update})
+    eps = {"eps": 0.04, "total_eps": None} if update == "paper" else {}
+    decorrelation = params.decorrelation.model_copy(update={"update": update, **eps})
     return params.model_copy(update={**SMALL, "decorrelation": decorrelation, **changes})
 
 

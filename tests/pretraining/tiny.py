@@ -20,6 +20,7 @@ SPEC = EncoderSpec("nano", 8, 32, 1, (0.5,), (0.25,))
 DECORRELATION = DecorrelationParams(
     update="function-preserving",
     eps=0.01,
+    total_eps=None,
     kappa=0.5,
     sample=0.5,
     every=1,
