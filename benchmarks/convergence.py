@@ -41,9 +41,18 @@ DATA: dict[str, dict[str, Any]] = {
         "classes": ["wire", "ball", "wedge", "epoxy"],
         "defects": ["epoxy"],
         "channels": 1,
+        "val_share": 0.11,
+        "test_share": 0.67,
     },
-    "bsdata": {"classes": ["Pitting"], "defects": ["Pitting"], "channels": 3},
+    "bsdata": {
+        "classes": ["Pitting"],
+        "defects": ["Pitting"],
+        "channels": 3,
+        "val_share": 0.15,
+        "test_share": 0.25,
+    },
 }
+"""What describes the images, with the recipes' shares: whatever params.yaml holds, the split is the same."""
 OPTIMIZERS = {"AdamW": [1e-3, 2e-3, 4e-3], "Muon": [4e-3, 8e-3, 1.6e-2]}
 """With the learning rates that the tuning starts from."""
 WARMUP = {"AdamW": 0.4, "Muon": 0.025}
