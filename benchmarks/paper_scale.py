@@ -80,7 +80,7 @@ def expect(cost: Cost, reads_per_second: float, steps: int, batch: int, memory: 
         gib=(cost.fixed_bytes + needed) / GIB,
         parts=max(1, math.ceil(needed / max(memory - cost.fixed_bytes, cost.bytes_per_image))),
         hours=seconds / 3600,
-        kwh=seconds * cost.watts / 3.6e6,
+        kwh=seconds * cost.watts / emissions.JOULES_PER_KWH,
         loaders=math.ceil(cost.images_per_second / reads_per_second),
     )
 
@@ -108,7 +108,7 @@ def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Co
         images_per_second=max(batches) / seconds[1],
         fixed_bytes=peaks[0] - slope * min(batches),
         bytes_per_image=slope,
-        watts=spent.kwh * 3.6e6 / spent.seconds,
+        watts=spent.watts,
     )
 
 

@@ -29,6 +29,8 @@ _SUMMED = (
     "co2_kg",
 )
 
+JOULES_PER_KWH = 3.6e6
+
 _running: str | None = None  # one meter at a time: two would count the machine twice
 
 
@@ -66,6 +68,11 @@ class Emissions(BaseModel):
     grid_kg_per_kwh: float
     country: str
     hardware: Hardware
+
+    @property
+    def watts(self) -> float:
+        """The mean power."""
+        return self.kwh * JOULES_PER_KWH / self.seconds
 
     def __add__(self, later: "Emissions") -> "Emissions":
         """Return the totals of both; country and hardware are those of the later one."""

@@ -278,7 +278,7 @@ def _estimated_power(comparison: _Comparison) -> Iterator[Callable[[], float | N
         return
     folder = comparison.folder("power")
     with emissions.measure(comparison.params.emissions, "compare", folder) as meter:
-        yield lambda: meter.emissions.kwh * 3.6e6 / meter.emissions.seconds
+        yield lambda: meter.emissions.watts
 
 
 def _check_finetuning(frame: pd.DataFrame) -> None:

@@ -10,11 +10,11 @@ from dbp_mae import charts
 from dbp_mae.comparison.findings import FEW_SEEDS, average, sentences, share
 from dbp_mae.comparison.plan import is_plain
 from dbp_mae.comparison.results import Quantity, Results, Row, Spread
+from dbp_mae.emissions import JOULES_PER_KWH
 from dbp_mae.formatting import UNKNOWN, duration, energy
 from dbp_mae.pretraining.decorrelator import step_length
 from dbp_mae.templates import render
 
-JOULES_PER_KWH = 3.6e6
 LEAST_KWH = 0.05
 """Below this the chart's axis is in Wh."""
 OWN = "1"

@@ -43,11 +43,11 @@ class Segmenter:
         """CUDAExecutionProvider where a GPU truly does the work, else CPUExecutionProvider."""
 
     @classmethod
-    def load(cls, path: Path, threads: int | None = None, gpu: bool = True) -> Self:
+    def load(cls, path: Path, gpu: bool = True) -> Self:
         """Load segmenter.onnx.
 
         Args:
-            threads: bounds the CPU threads of one prediction.
+            path: of the file.
             gpu: whether to use one that is there.
 
         Raises:
@@ -60,10 +60,8 @@ class Segmenter:
                 f"Model file {path} cannot be read ({error.strerror}): "
                 "run the pipeline, or name another file."
             ) from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0  # 0: onnxruntime's own choice
         try:
-            session = onnxruntime.InferenceSession(data, options, providers=_providers(gpu))
+            session = onnxruntime.InferenceSession(data, providers=_providers(gpu))
         except Exception as error:  # onnxruntime's errors for a bad file have no common class
             raise UserError(f"Model file {path} cannot be loaded ({_one_line(error)}).") from None
         try:

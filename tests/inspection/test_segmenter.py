@@ -12,7 +12,7 @@ from dbp_mae.inspection.segmenter import Segmenter
 
 @pytest.fixture(scope="module")
 def segmenter(tiny_model: Path) -> Segmenter:
-    return Segmenter.load(tiny_model, threads=1)
+    return Segmenter.load(tiny_model)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (9, 200), (40, 30), (301, 170)])
