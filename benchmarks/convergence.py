@@ -63,6 +63,8 @@ UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's na
     ", function-preserving": {"update": "function-preserving", "every": 4},
 }
 VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
+RIVALS = ["Muon; rest_rate=0.5"]
+"""Plain ones in other settings, which on some data are the ones to beat."""
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
     "pretrain": {"steps": 4, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2},
@@ -183,7 +185,7 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", default=["wirebond"], metavar=("NAME", "FOLDER"))
     parser.add_argument("--pretrain", nargs="*", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--variants", nargs="+", default=VARIANTS, metavar="NAME")
+    parser.add_argument("--variants", nargs="+", default=VARIANTS + RIVALS, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3, help="how many are measured")
     parser.add_argument("--finetune", action="store_true", help="compare the held-out mIoU too")
     parser.add_argument("--toy", action="store_true", help="a minute's worth, to see that it runs")

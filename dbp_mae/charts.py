@@ -245,7 +245,8 @@ def histogram_chart(values: Mapping[str, pd.Series], label: str) -> Figure:
     )
     axes.set(xlabel=label, ylabel="images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_above(axes, axes.containers)
+    handles, _ = axes.get_legend_handles_labels()
+    _legend_above(axes, handles)
     return figure
 
 

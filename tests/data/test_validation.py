@@ -300,6 +300,7 @@ def test_page_opens_offline_and_names_each_file(manifest: pd.DataFrame, bad: int
     page = render_page(judge(manifest), folder.CLASSES)
     assert ("The gate is open" in page) == (bad == 0)
     assert page.count("Broken &lt;b&gt;&amp; bad&lt;/b&gt;.") == bad
+    assert "_container" not in page, "the histograms name the splits"
     assert not re.search(r"@import|url\((?!#)|src=|href=\"(?!#)|<b>", page)
 
 
