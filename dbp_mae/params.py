@@ -350,4 +350,4 @@ def _said(problem: ErrorDetails) -> str:
     if problem["input"] == UNNAMED:
         return "is missing: name it in the recipe"
     words = {"extra_forbidden": "there is no such key", "missing": "is missing"}
-    return words.get(problem["type"], problem["msg"])
+    return words.get(problem["type"], problem["msg"].removeprefix("Value error, "))

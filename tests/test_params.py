@@ -116,6 +116,7 @@ def test_a_wrong_value_is_named_in_one_sentence(
     with pytest.raises(UserError, match=words) as caught:
         load_params(write(tmp_path, raw))
     assert "\n" not in str(caught.value)
+    assert "Value error" not in str(caught.value)
 
 
 def test_a_missing_key_or_file_is_named(raw: dict[str, Any], tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
         raise UserError(f"{path} is not a comma-separated UTF-8 table ({reason}).") from None
     if missing := {"image", "group"} - set(table.columns):
         raise UserError(
-            f"{path} lacks the column {' and '.join(sorted(missing))}: "
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: "
             f"it has {', '.join(table.columns)} (separate columns by commas)."
         )
     names = table["image"].str.strip().str.replace("\\", "/")

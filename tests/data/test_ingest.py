@@ -287,7 +287,7 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
         (
             write("parts.csv", b"image;group\na;b"),
             {},
-            "lacks the column group and image: it has im",
+            "lacks the columns group and image: it has im",
         ),
         (parts({"image": "p0_f0.png"}), {}, "parts.csv lacks the column group"),
         (parts(ROW, ROW), {}, "names the image 'p0_f0.png' twice"),
