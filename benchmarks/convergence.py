@@ -3,10 +3,10 @@
     python -m benchmarks.convergence --data wirebond
     python -m benchmarks.convergence --data bsdata FOLDER --pretrain model=base batch=256 precision=auto
 
-AdamW and Muon, each tuned, without decorrelation and with both updates of R, in turns on one device
-(`dbp_mae.comparison`). --variants names some of them, or one with settings of its own, such as
-"Muon, function-preserving; steps=140" or "Muon; rest_rate=0.5". The warm-up is each optimizer's own
-share of the steps; other values not named are those of params.yaml. A run that was cut off goes on
+AdamW and Muon, each tuned, without decorrelation and with both updates of R, and plain Muon with a
+larger `rest_rate`, in turns on one device (`dbp_mae.comparison`). --variants names some of them, or one
+with settings of its own, such as "Muon, function-preserving; steps=140". The warm-up is each optimizer's
+own share of the steps; other values not named are those of params.yaml. A run that was cut off goes on
 when the command is given again. Without --finetune only packages that train are needed.
 """
 
@@ -52,7 +52,7 @@ DATA: dict[str, dict[str, Any]] = {
         "test_share": 0.25,
     },
 }
-"""What describes the images, with the recipes' shares: whatever params.yaml holds, the split is the same."""
+"""What describes the images, with the shares of the recipes."""
 OPTIMIZERS = {"AdamW": [1e-3, 2e-3, 4e-3], "Muon": [4e-3, 8e-3, 1.6e-2]}
 """With the learning rates that the tuning starts from."""
 WARMUP = {"AdamW": 0.4, "Muon": 0.025}
@@ -60,7 +60,12 @@ WARMUP = {"AdamW": 0.4, "Muon": 0.025}
 UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
     "": {"update": "none"},
     ", paper": {"update": "paper", "eps": 1e-3, "total_eps": None, "every": 1},
-    ", function-preserving": {"update": "function-preserving", "every": 4},
+    ", function-preserving": {
+        "update": "function-preserving",
+        "eps": None,
+        "total_eps": 3.0,
+        "every": 4,
+    },
 }
 VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
 RIVALS = ["Muon; rest_rate=0.5"]
@@ -128,7 +133,7 @@ def _variant(name: str, rates: slice) -> dict[str, Any]:
     optimizer, comma, update = way.partition(",")
     if optimizer not in OPTIMIZERS or comma + update not in UPDATES:
         raise UserError(
-            f"--variants {name!r} is unknown: name some of {', '.join(map(repr, VARIANTS))}."
+            f"--variants {name!r} is unknown: name some of {', '.join(map(repr, VARIANTS + RIVALS))}."
         )
     settings = _settings(texts, f"--variants {name!r}")
     if decided := settings.keys() & {"optimizer", "decorrelation", "warmup_steps"}:

@@ -12,8 +12,10 @@ def percent(share: float | None) -> str:
     """Write a share as a percentage; a decimal near 0 and 100 %, which only 0 and 1 reach."""
     if share is None or share != share:
         return UNKNOWN
-    if 0 < share < LEAST_SHARE or 1 - LEAST_SHARE < share < 1:
-        return "<\u00a00.1\u00a0%" if share < LEAST_SHARE else ">\u00a099.9\u00a0%"
+    if 0 < share < LEAST_SHARE:
+        return "<\u00a00.1\u00a0%"
+    if 1 - LEAST_SHARE <= share < 1:
+        return ">\u00a099.9\u00a0%"
     digits = 0 if share in (0, 1) or 0.1 <= share <= 0.9 else 1
     return f"{100 * share:.{digits}f}\u00a0%"
 

@@ -103,7 +103,7 @@ class DecorrelationParams(Block):
     eps: Positive | None
     """Length of a step of the decorrelating matrix R at the full learning rate; None: from `total_eps`."""
     total_eps: Positive | None
-    """Length of all its steps together, so that R goes as far in a long training; None: from `eps`."""
+    """Length of all its steps together, at most: R goes as far in a long training. None: `eps` says."""
     kappa: Share
     """0 only decorrelates, 1 only normalises the variances."""
     sample: Annotated[float, Field(gt=0, le=1)]

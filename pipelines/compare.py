@@ -3,7 +3,7 @@
 Runs the variants that FILE names, on data/validated.parquet and with params.yaml, and writes
 reports/comparison/: index.html for people, comparison.json for git. A run that was cut off goes on
 where it was when the command is given again. This is no queue of DVC experiments on purpose: the variants
-take turns on one device, so that a machine whose speed drifts slows all alike, while a queue would run
+take turns on one device, so that what slows the machine for a while slows all, while a queue would run
 them one after another or at once.
 """
 
@@ -32,6 +32,8 @@ from pipelines.stage import DATA, VALIDATED
 DEFAULT = Path("conf/comparison/default.yaml")
 FOLDER = Path("reports/comparison")
 FIGURES = FOLDER / "comparison.json"
+CONDITIONS = ("plan", "settings", "recipe", "environment", "data")
+"""What makes two comparisons one, begun again."""
 LOCK, PARAMS = Path("dvc.lock"), Path("params.yaml")
 
 
@@ -61,7 +63,7 @@ def check_validated() -> None:
             if reduce(dict.__getitem__, key.split("."), present) != value:
                 raise UserError(
                     f"{VALIDATED} was made under another {key} than {PARAMS} has now: run `dvc repro "
-                    "validate` first, or `make params` for the values that it was made under."
+                    "validate` first, or `make params RECIPE=NAME` for the recipe of the last run."
                 )
 
 
@@ -83,7 +85,7 @@ def _holds_more(figures: dict[str, Any]) -> bool:
     if not FIGURES.exists():
         return False
     earlier = json.loads(FIGURES.read_text())
-    same = all(earlier.get(key) == figures[key] for key in ("plan", "environment", "data"))
+    same = all(earlier.get(key) == figures[key] for key in CONDITIONS)
     return same and any(
         len(earlier[key]) > len(figures[key]) for key in ("measurements", "finetuned")
     )

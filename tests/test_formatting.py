@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dbp_mae.formatting import (
@@ -28,6 +28,8 @@ def test_percent(share: float, text: str) -> None:
 
 
 @given(st.floats(0, 1))
+@example(0.0005)
+@example(0.9995)
 def test_only_nothing_and_all_are_0_and_100_percent(share: float) -> None:
     number = percent(share).replace("\u00a0", " ").removesuffix(" %")
     assert (number in ("0", "0.0")) == (share == 0)

@@ -104,7 +104,11 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("data", {"defects": ["dent"]}, "dent"),
         ("data", {"val_share": 0.9}, "below 1"),
         ("finetune", {"tile": 33}, "finetune.tile"),
-        ("export", {"overlap": 10_000}, "export.overlap"),
+        (
+            "export",
+            {"overlap": 49},
+            r"export.overlap \(49\) must be at most half of finetune.tile \(96",
+        ),
         ("emissions", {"country": "Germany"}, "emissions.country"),
     ],
 )

@@ -95,9 +95,10 @@ class Contender:
         return done
 
     def _train(self, stop: int) -> None:
+        loader = self.loader  # starts its processes, before the counters are read
         self.energy.since_last()
         while self.training.step < stop:  # in pieces: a processor's counter wraps every few minutes
-            self.training.advance(self.loader, min(stop, self.training.next_multiple(LOG_EVERY)))
+            self.training.advance(loader, min(stop, self.training.next_multiple(LOG_EVERY)))
             joules = self.energy.since_last()
             self.joules = None if joules is None or self.joules is None else self.joules + joules
 

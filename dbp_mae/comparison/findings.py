@@ -105,12 +105,8 @@ def _drifted(results: Results, targets: list[str]) -> list[str]:
     )
     if not results.candidate:
         return [told]
-    steadied = [
-        f"{text} of {target}'s"
-        for target in targets
-        if (text := share(results.steadied_ratio(results.candidate, target)))
-        not in (UNKNOWN, "never")
-    ]
+    ratios = {target: results.steadied_ratio(results.candidate, target) for target in targets}
+    steadied = [f"{share(ratio)} of {target}'s" for target, ratio in ratios.items() if ratio.always]
     if not steadied:
         return [told]
     return [

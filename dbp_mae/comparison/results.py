@@ -11,7 +11,6 @@ from dbp_mae.comparison.plan import Plan, is_plain
 from dbp_mae.params import Block, FinetuneParams, PretrainParams
 
 Quantity = Literal["step", "seconds", "joules"]
-THIRDS = 3
 QUANTITIES: tuple[Quantity, ...] = ("step", "seconds", "joules")
 
 
@@ -56,6 +55,14 @@ class Measurement(Block):
             (seconds - before) / (step - first)
             for (first, before), (step, seconds) in pairwise(ends)
         ]
+
+    @property
+    def drift(self) -> float:
+        """How much the machine's speed changed: a step of the slowest third of the run by the fastest's."""
+        cuts = [len(self.pace) * part // 3 for part in range(4)]
+        thirds = [self.pace[start:stop] for start, stop in pairwise(cuts)]
+        typical = [statistics.median(third) for third in thirds if third]
+        return max(typical) / min(typical) if typical else 1.0
 
     def first_at(self, loss: float) -> Row | None:
         """Return the first validation at or below a loss; nothing is interpolated.
@@ -242,19 +249,8 @@ class Results(Block):
 
     @property
     def drift(self) -> float:
-        """How much the machine's speed changed within a seed: the slowest by the fastest third.
-
-        Of the baseline's slices, in the order they were taken; the seed with the largest change counts.
-        """
-        return max(
-            (
-                max(thirds) / min(thirds)
-                for run in self.runs(self.plan.baseline)
-                if len(run.rows) >= THIRDS
-                and (thirds := [statistics.median(part) for part in _split(run.pace, THIRDS)])
-            ),
-            default=1.0,
-        )
+        """How much the machine's speed changed within a seed: the largest `drift` of the baseline's runs."""
+        return max((run.drift for run in self.runs(self.plan.baseline)), default=1.0)
 
     def waiting(self, variant: str) -> Spread:
         """Return the share of its time that each run waited for its batches."""
@@ -288,16 +284,10 @@ class Results(Block):
 def _paired_cost(run: Measurement, other: Measurement) -> float:
     """Return what a step costs as a ratio to another run's; inf where it never came to a validation.
 
-    The median over the slices that both took in one round, so that the machine's drift cancels.
+    The median over the slices, by their number: those of one round, so that the machine's drift cancels.
     """
     slices = zip(run.pace, other.pace, strict=False)
     return statistics.median([own / its for own, its in slices] or [math.inf])
-
-
-def _split(values: list[float], parts: int) -> list[list[float]]:
-    """Cut a list into so many parts of about one length."""
-    cuts = [len(values) * part // parts for part in range(parts + 1)]
-    return [values[start:stop] for start, stop in pairwise(cuts)]
 
 
 def _spread(values: Iterable[float]) -> Spread:

@@ -120,8 +120,8 @@ def image_rules(manifest: pd.DataFrame) -> list[Rule]:
             "warning",
             gxe.ExpectColumnValuesToBeBetween,
             {"column": "bright", "min_value": BRIGHT},
-            "Hardly a value is above {value:.3f} of white: does data.white_level fit the camera (4095 if "
-            "it has 12 bits)?",
+            "Hardly a value is above {value:.3f} of white: is data.white_level the camera's largest value "
+            "(4095 for 12 bits)?",
         ),
         Rule(
             "Part is in one split",

@@ -17,7 +17,10 @@ from dbp_mae.schedule import warmup_cosine
 
 
 def step_length(params: PretrainParams) -> float:
-    """Return eps, the length of a step of R at the full learning rate."""
+    """Return eps, the length of a step of R at the full learning rate.
+
+    In a training of few steps it is long, and the function-preserving update shortens it.
+    """
     given = params.decorrelation
     if given.eps is not None:
         return given.eps
@@ -131,11 +134,14 @@ class Decorrelator:
             largest |= zip(group.names, eigenvalues.flatten(1).amax(1).tolist(), strict=True)
         self.passes = 0
         name = max(largest, key=largest.__getitem__)
-        if self.eps * largest[name] >= 2:
+        share = 2 / (self.eps * largest[name])
+        if share <= 1:
+            key = "eps" if self.params.eps is not None else "total_eps"
+            value = getattr(self.params, key)
             raise UserError(
-                f"pretrain.decorrelation.eps ({self.eps:.3g}) is too large for the inputs of "
-                f"{name}, whose R would diverge: use less than {2 / largest[name]:.2g}, or the "
-                "function-preserving update, whose step is bounded."
+                f"pretrain.decorrelation.{key} ({value:g}) is too large for the inputs of {name}, whose R "
+                f"would diverge: use less than {share * value:.2g}, or the function-preserving update, "
+                "whose step is bounded."
             )
 
     def go_on_from(self, step: int, correlation: Tensor | None) -> None:

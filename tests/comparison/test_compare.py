@@ -250,8 +250,10 @@ def test_a_finished_page_is_not_replaced_by_the_beginning_of_its_repetition(
     finished = command.FIGURES.read_text()
     command.write(whole.model_copy(update={"measurements": whole.measurements[:1]}))
     assert command.FIGURES.read_text() == finished
-    other = whole.model_copy(update={"measurements": [], "environment": {"device": "another"}})
-    command.write(other)
+    longer = {
+        name: params.model_copy(update={"steps": 60}) for name, params in whole.settings.items()
+    }
+    command.write(whole.model_copy(update={"measurements": [], "settings": longer}))
     assert json.loads(command.FIGURES.read_text())["measurements"] == []
 
 
@@ -298,11 +300,20 @@ def test_a_bad_file_gives_one_sentence(changes: dict[str, Any], said: str, works
 
 
 def test_the_files_of_the_repository_fit() -> None:
+    """Their variants move R as they say, whatever the last experiment left in params.yaml."""
     folder = Path(__file__).parents[2] / "conf/comparison"
     for file in folder.glob("*.yaml"):
         made = load_plan(file)
-        common = made.common(default_params())
-        assert made.settings(common.pretrain).keys() == made.variants.keys()
+        common = made.common(default_params()).pretrain
+        other = {"eps": 0.001, "total_eps": None, "every": 1}
+        left = common.model_copy(
+            update={"decorrelation": common.decorrelation.model_copy(update=other)}
+        )
+        settings = made.settings(common)
+        assert settings.keys() == made.variants.keys()
+        for name, changed in made.settings(left).items():
+            if changed.decorrelation.update != "none":
+                assert changed == settings[name]
     assert {file.stem for file in folder.glob("*.yaml")} == {"default", "quick"}
 
 

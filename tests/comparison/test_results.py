@@ -82,7 +82,7 @@ def test_a_drifting_machine_is_told_and_does_not_tell_in_the_cost_of_a_step() ->
     assert found.step_cost(name, "AdamW").values == pytest.approx([1.2])
     assert found.steadied_ratio(name, "AdamW").values == pytest.approx([0.5 * 1.2])
     assert found.ratio(name, "AdamW", "seconds").values == pytest.approx([0.5 * 1.2 * 2 / 3])
-    assert found.drift == pytest.approx(2.73, abs=0.5)
+    assert found.drift == pytest.approx(2.625)
     said = " ".join(sentences(found))
     assert "speed changed by a factor of" in said
     assert f"that of {name} 0.60 (one seed) of AdamW's" in said

@@ -25,7 +25,7 @@ def test_a_file_without_a_card_is_refused() -> None:
         ("classes", [{"name": "wire", "color": "#2f7ed8", "defect": False}] * 2),
         ("channels", 4),
         ("white_level", 0),
-        ("overlap", 64),
+        ("overlap", 33),
         ("min_score", 1.5),
         ("mean", [0.5, 0.5]),
         ("std", [0.0]),

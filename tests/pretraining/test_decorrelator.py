@@ -14,7 +14,7 @@ from small_encoder import (
     original,
     watch_inputs,
 )
-from tiny import tiny_params
+from tiny import start, tiny_params
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -150,6 +150,9 @@ def test_all_steps_together_are_as_long_as_given(steps: int, warmup: int, every:
     schedule = [warmup_cosine(step, steps, warmup) for step in range(0, steps, every)]
     assert sum(step_length(params) * factor for factor in schedule) == pytest.approx(3.0)
     assert step_length(tiny_params(eps=0.02)) == 0.02
+    decorrelator = start(params)[0].decorrelator
+    assert decorrelator is not None
+    assert decorrelator.eps == step_length(params)
 
 
 def largest_eps(tokens: Tensor) -> float:
