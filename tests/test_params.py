@@ -91,7 +91,11 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("pretrain", {"scale": [0.5, 0.2]}, "begin with the smaller share"),
         ("pretrain", {"accumulate": 3}, "multiple of accumulate"),
         ("pretrain", {"devices": 0}, "pretrain.devices"),
-        ("decorrelation", {"eps": 2.0, "total_eps": None}, r"eps \(2.0\) must be below 2"),
+        (
+            "decorrelation",
+            {"eps": 2.0, "total_eps": None},
+            r"decorrelation: .*eps \(2.0\) must be below 2",
+        ),
         ("decorrelation", {"eps": 1.5, "total_eps": None, "kappa": 0.0}, "must be below 1"),
         ("decorrelation", {"eps": 0.01}, "either eps or total_eps"),
         ("decorrelation", {"total_eps": None}, "either eps or total_eps"),

@@ -33,7 +33,7 @@ from dbp_mae.energy import EnergyMeter
 from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
 from dbp_mae.files import sha256_of
-from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
+from dbp_mae.params import Block, FinetuneParams, Params
 from dbp_mae.precision import resolve
 from dbp_mae.pretraining.train import PretrainingImages, create_run
 
@@ -84,8 +84,18 @@ class _Comparison:
             images.fill(os.cpu_count() or 1)  # else the first variant would do it for the others
         self.energy = EnergyMeter.of_this_machine()
         self.conditions = Conditions(environment=environment(), code=code_sha256())
-        self._check_settings()
-        self.constant_loss = create_run(self.images, self._first_settings()).constant_loss()
+        for (
+            variant
+        ) in self.settings.values():  # one that cannot be trained is refused before any is
+            run = create_run(self.images, variant)
+            run.check_eps(self.images.batches(variant)[0])
+        self.constant_loss = run.constant_loss()  # the same for all
+        self.data = Data(
+            source=self.params.data.source.name,
+            sha256=sha256_of(subject.manifest),
+            training_images=int((subject.frame["split"] == "train").sum()),
+            validation_images=int((subject.frame["split"] == "val").sum()),
+        )
         self.tuning: dict[str, Tuning] = {}
         self.measurements: list[Measurement] = []
         self.finetuned: list[Finetuned] = []
@@ -111,7 +121,6 @@ class _Comparison:
     def results(self, watts: float | None) -> Results:
         """Return the results so far; where no counter was read, joules follow from `watts`."""
         source = EnergySource(measured=self.energy.measured, watts=watts)
-        frame = self.subject.frame
         return Results(
             plan=self.plan,
             settings=self.settings,
@@ -121,12 +130,7 @@ class _Comparison:
                 "precision": resolve(self.params.pretrain.precision),
                 "code": self.conditions.code,
             },
-            data=Data(
-                source=self.params.data.source.name,
-                sha256=sha256_of(self.subject.manifest),
-                training_images=int((frame["split"] == "train").sum()),
-                validation_images=int((frame["split"] == "val").sum()),
-            ),
+            data=self.data,
             energy=source,
             constant_loss=self.constant_loss,
             tuning=self.tuning,
@@ -139,14 +143,6 @@ class _Comparison:
         return run_folder(
             f"compare-{name}", self.subject.frame, self.params.data, self.conditions, *settings
         )
-
-    def _check_settings(self) -> None:
-        """Refuse, before anything is trained, a variant that could not be."""
-        for params in self.settings.values():
-            create_run(self.images, params).check_eps(self.images.batches(params)[0])
-
-    def _first_settings(self) -> PretrainParams:
-        return self.settings[self.plan.baseline]
 
     def _plan_steps(self, progress: Progress) -> None:
         for name, variant in self.plan.variants.items():

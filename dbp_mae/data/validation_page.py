@@ -60,15 +60,18 @@ def _count_splits(validation: Validation) -> list[dict[str, str | int]]:
 def _count_classes(validated: pd.DataFrame, classes: list[str]) -> list[dict[str, object]]:
     """Count by class and split the labelled images that show it, and its share of their pixels."""
     labelled = validated.dropna(subset="pixels")
+    pixels = [  # N K+1 of each split
+        np.array(chosen.to_list(), dtype=int).reshape(-1, len(classes) + 1)
+        for chosen in _by_split(labelled, "pixels").values()
+    ]
+    totals = [int(part.sum()) for part in pixels]
     rows: list[dict[str, object]] = []
     for index, name in enumerate(classes, start=1):
-        cells = []
-        for split in SPLITS:
-            chosen = labelled[labelled["split"] == split]
-            shown = np.array([row[index] for row in chosen["pixels"]], dtype=float)
-            total = sum(sum(row) for row in chosen["pixels"])
-            share = shown.sum() / total if total else 0.0
-            cells.append({"images": int((shown > 0).sum()), "share": share})
+        shown = [part[:, index] for part in pixels]
+        cells = [
+            {"images": int((part > 0).sum()), "share": part.sum() / max(1, total)}
+            for part, total in zip(shown, totals, strict=True)
+        ]
         rows.append({"name": name, "cells": cells})
     return rows
 
