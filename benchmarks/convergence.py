@@ -24,7 +24,6 @@ import yaml
 
 from benchmarks.command import print_hardware, run
 from benchmarks.results_file import write_results
-from dbp_mae.checkpoint import ROOT
 from dbp_mae.comparison.compare import compare
 from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.plan import Plan, changed
@@ -35,6 +34,7 @@ from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, RenderParams, check_block, load_params
+from dbp_mae.training.checkpoint import ROOT
 
 DATA: dict[str, dict[str, Any]] = {
     "wirebond": {

@@ -18,7 +18,6 @@ from PIL import Image
 from benchmarks.command import report, run
 from benchmarks.training_step import add_arguments, pretraining, step_params, stepper, with_update
 from benchmarks.turns import kept_file, take_turns
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.batches import load
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages
@@ -27,6 +26,7 @@ from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import PretrainParams, load_params
+from dbp_mae.training.checkpoint import Checkpoint
 
 ENOUGH = 1.1
 """A loader this many times as fast as the step alone is not the bottleneck."""

@@ -27,10 +27,10 @@ from benchmarks.turns import ratios, take_turns
 from dbp_mae.data.crops import Batch
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
-from dbp_mae.precision import resolve
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 from dbp_mae.pretraining.optimizers import create_optimizers
-from dbp_mae.training import clip_gradients
+from dbp_mae.training.loop import clip_gradients
+from dbp_mae.training.precision import resolve
 
 OURS, DECORRELATED = "ours", "ours, decorrelated"
 THEIRS, WRITTEN_OUT = "transformers", "transformers, attention written out"

@@ -33,7 +33,7 @@ from dbp_mae.data.tiles import LabelledImages, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import Params, load_params
 from dbp_mae.segmentation.train import Finetuning
-from dbp_mae.training import Training, create_fabric
+from dbp_mae.training.loop import Training, create_fabric
 from pipelines.compose import compose
 
 FILES, HEIGHT, WIDTH = 128, 375, 500

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.command import report, run
 from benchmarks.training_step import CYCLE, add_arguments, step_params, stepper, with_update
 from benchmarks.turns import ratios, take_turns
-from dbp_mae.precision import resolve
+from dbp_mae.training.precision import resolve
 
 VARIANTS = {
     "untouched": ("none", 1),

@@ -11,7 +11,7 @@ from dbp_mae.data.crops import Batch
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import PretrainParams, load_params
 from dbp_mae.pretraining.train import Pretraining
-from dbp_mae.training import create_fabric
+from dbp_mae.training.loop import create_fabric
 
 CYCLE = 4
 """Steps that a contestant takes at a stretch: the default updates R at one of so many."""

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
+from dbp_mae.evaluation.judging import best_min_score, judge
 from dbp_mae.files import atomic_path, sha256_of
 from dbp_mae.inspection.drift import STATISTICS, reference_quantiles
 from dbp_mae.inspection.model_card import ClassInfo, ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
-from dbp_mae.judging import best_min_score, judge
 from dbp_mae.params import DataParams, Params
 from dbp_mae.segmentation import network
 

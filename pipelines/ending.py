@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dbp_mae.errors import UserError
-from dbp_mae.interruption import Interrupted
+from dbp_mae.training.interruption import Interrupted
 
 REFUSED_BY_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
 

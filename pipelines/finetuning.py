@@ -7,13 +7,13 @@ import pandas as pd
 from torch import Tensor
 
 from dbp_mae import emissions
-from dbp_mae.checkpoint import Checkpoint, run_folder
 from dbp_mae.emissions import Emissions
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.files import write_text
 from dbp_mae.params import Params
 from dbp_mae.segmentation.network import save_segmenter
 from dbp_mae.segmentation.train import Finetuned, finetune, summarize
+from dbp_mae.training.checkpoint import Checkpoint, run_folder
 from pipelines.stage import DATA
 
 

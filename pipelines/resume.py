@@ -9,10 +9,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, load_params
+from dbp_mae.training.checkpoint import Checkpoint
 from pipelines.ending import plain_ending
 from pipelines.stage import VALIDATED
 from pipelines.stages.pretrain import last_state

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dbp_mae.errors import UserError
-from dbp_mae.formatting import duration, energy, mass
+from dbp_mae.pages.formatting import duration, energy, mass
 from pipelines.ending import plain_ending
 from pipelines.flows.promotion import CANDIDATE, served_model
 

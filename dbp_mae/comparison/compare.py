@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from dbp_mae import emissions
-from dbp_mae.checkpoint import ROOT, Checkpoint, run_folder
 from dbp_mae.comparison.contender import Contender, encoder_file, load_measurement
 from dbp_mae.comparison.plan import Plan
 from dbp_mae.comparison.progress import Progress
@@ -34,8 +33,9 @@ from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
 from dbp_mae.files import sha256_of
 from dbp_mae.params import Block, FinetuneParams, Params
-from dbp_mae.precision import resolve
 from dbp_mae.pretraining.train import PretrainingImages, create_run
+from dbp_mae.training.checkpoint import ROOT, Checkpoint, run_folder
+from dbp_mae.training.precision import resolve
 
 FINETUNING_NEEDS = ("albumentations", "segmentation_models_pytorch", "onnx", "onnxruntime")
 RECOMPILATIONS = 8

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.comparison.results import Measurement, Row
 from dbp_mae.data.batches import Batches, Pair
 from dbp_mae.encoder import save_encoder
@@ -18,7 +17,8 @@ from dbp_mae.energy import EnergyMeter
 from dbp_mae.files import write_text
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import PretrainingImages, create_run
-from dbp_mae.training import LOG_EVERY, DivergedError, Training
+from dbp_mae.training.checkpoint import Checkpoint
+from dbp_mae.training.loop import LOG_EVERY, DivergedError, Training
 
 WARM_UP_STEPS = 3
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from dbp_mae.comparison.results import QUANTITIES, Results, Spread
-from dbp_mae.formatting import UNKNOWN, count, decimal
+from dbp_mae.pages.formatting import UNKNOWN, count, decimal
 
 FEW_SEEDS = 3
 """With fewer seeds than these the sentences warn of chance."""

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.tiles import sample_tiles
 from dbp_mae.encoder import load_encoder
-from dbp_mae.evaluation import evaluate
+from dbp_mae.evaluation.evaluate import evaluate
 from dbp_mae.export import export, make_card
 from dbp_mae.files import write_text
 from dbp_mae.params import FinetuneParams, Params
 from dbp_mae.segmentation.train import finetune, summarize
+from dbp_mae.training.checkpoint import Checkpoint
 
 
 def held_out_miou(

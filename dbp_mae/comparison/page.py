@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from dbp_mae import charts
 from dbp_mae.comparison.findings import FEW_SEEDS, average, sentences, share
 from dbp_mae.comparison.plan import is_plain
 from dbp_mae.comparison.results import Quantity, Results, Row, Spread
 from dbp_mae.emissions import JOULES_PER_KWH
-from dbp_mae.formatting import UNKNOWN, duration, energy
+from dbp_mae.pages import charts
+from dbp_mae.pages.formatting import UNKNOWN, duration, energy
+from dbp_mae.pages.templates import render
 from dbp_mae.pretraining.decorrelator import step_length
-from dbp_mae.templates import render
 
 LEAST_KWH = 0.05
 """Below this the chart's axis is in Wh."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from dbp_mae.formatting import duration, percent
+from dbp_mae.pages.formatting import duration, percent
 
 
 class Progress:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dbp_mae.interruption import leave_group
+from dbp_mae.training.interruption import leave_group
 
 Pair = tuple[Tensor, Tensor]
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from dbp_mae.charts import histogram_chart
 from dbp_mae.data.manifest import SPLITS
 from dbp_mae.data.validation import Validation
-from dbp_mae.templates import render
+from dbp_mae.pages.charts import histogram_chart
+from dbp_mae.pages.templates import render
 
 LISTED_FILES = 200
 """How many files the page lists for a rule."""

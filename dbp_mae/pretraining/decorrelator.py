@@ -13,7 +13,7 @@ from dbp_mae.errors import UserError
 from dbp_mae.params import DecorrelationParams, PretrainParams
 from dbp_mae.pretraining.decorrelated_layers import LayerGroup, parametrization_of
 from dbp_mae.pretraining.decorrelation import residual
-from dbp_mae.schedule import warmup_cosine
+from dbp_mae.training.schedule import warmup_cosine
 
 
 def step_length(params: PretrainParams) -> float:

@@ -15,18 +15,18 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from torch.multiprocessing import ProcessRaisedException
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
-from dbp_mae.interruption import Interrupted, held_back
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.pretraining.processes import mean_over_processes
-from dbp_mae.training import DivergedError, Training, clip_gradients, create_fabric
+from dbp_mae.training.checkpoint import Checkpoint
+from dbp_mae.training.interruption import Interrupted, held_back
+from dbp_mae.training.loop import DivergedError, Training, clip_gradients, create_fabric
 
 VALIDATION_CROPS = 256
 

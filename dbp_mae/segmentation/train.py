@@ -16,7 +16,6 @@ from lightning.fabric import Fabric
 from timm.layers import set_fused_attn, use_fused_attn
 from torch import Tensor
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.batches import load
 from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
@@ -33,7 +32,8 @@ from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import iou, mean_iou
 from dbp_mae.segmentation.network import Segmenter
 from dbp_mae.segmentation.optimizer import create_optimizer
-from dbp_mae.training import Training, clip_gradients, create_fabric
+from dbp_mae.training.checkpoint import Checkpoint
+from dbp_mae.training.loop import Training, clip_gradients, create_fabric
 
 
 @dataclass(frozen=True)

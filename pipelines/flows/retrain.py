@@ -9,7 +9,7 @@ from prefect.runtime.flow_run import get_scheduled_start_time
 
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
-from dbp_mae.evaluation import evaluate
+from dbp_mae.evaluation.evaluate import evaluate
 from dbp_mae.params import load_params
 from pipelines.flows.chain import is_saved, run_chain, save_experiment
 from pipelines.flows.exclusive import exclusive

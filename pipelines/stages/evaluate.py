@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dbp_mae.data.manifest import read_manifest
-from dbp_mae.evaluation import evaluate
+from dbp_mae.evaluation.evaluate import evaluate
 from dbp_mae.files import write_text
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params

@@ -9,9 +9,9 @@ import pandas as pd
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.data.tiles import sample_tiles
 from dbp_mae.emissions import Emissions
+from dbp_mae.evaluation.judging import labelled_files
 from dbp_mae.export import Parity, choose_min_score, export, make_card
 from dbp_mae.files import write_text
-from dbp_mae.judging import labelled_files
 from dbp_mae.params import Params
 from dbp_mae.segmentation.network import load_segmenter
 from pipelines.stage import DATA, VALIDATED, run

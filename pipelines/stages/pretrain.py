@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from dbp_mae import emissions
-from dbp_mae.checkpoint import Checkpoint, run_folder
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import load_encoder, save_encoder
 from dbp_mae.errors import UserError
@@ -16,7 +15,8 @@ from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params
 from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import pretrain, summarize
-from dbp_mae.training import DivergedError
+from dbp_mae.training.checkpoint import Checkpoint, run_folder
+from dbp_mae.training.loop import DivergedError
 from pipelines.stage import VALIDATED, run
 
 FOLDER = Path("models/pretrain")

@@ -5,8 +5,8 @@ from datetime import date
 from pathlib import Path
 
 from dbp_mae.files import write_text
+from dbp_mae.pages.report import emissions_bill, load_run, model_card, page
 from dbp_mae.params import Params
-from dbp_mae.report import emissions_bill, load_run, model_card, page
 from pipelines.stage import run
 
 FOLDER = Path("reports")

@@ -15,7 +15,7 @@ from dbp_mae.errors import UserError
 ROOT = Path(__file__).parents[2]
 ABSENT = (
     "albumentations", "bentoml", "codecarbon", "dvc", "great_expectations", "hydra", "imagehash",
-    "dbp_mae.charts", "onnx", "onnxruntime", "prefect", "segmentation_models_pytorch",
+    "dbp_mae.pages.charts", "onnx", "onnxruntime", "prefect", "segmentation_models_pytorch",
 )  # fmt: skip
 
 

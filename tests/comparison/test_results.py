@@ -11,7 +11,7 @@ from made_results import clear_win, measurement, results, with_finetuning
 from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.page import page
 from dbp_mae.comparison.results import EnergySource, Finetuned, Measurement, Results, Spread
-from dbp_mae.formatting import UNKNOWN
+from dbp_mae.pages.formatting import UNKNOWN
 
 
 def test_the_target_is_the_first_validation_at_or_below_it() -> None:

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dbp_mae.errors import UserError
 from dbp_mae.pretraining.decorrelation import gram, residual
 from dbp_mae.pretraining.decorrelator import Decorrelator, step_length
-from dbp_mae.schedule import warmup_cosine
+from dbp_mae.training.schedule import warmup_cosine
 
 
 def sample(decorrelator: Decorrelator, part: int = 0) -> list[int]:

@@ -10,10 +10,10 @@ from lightning.fabric.strategies import DDPStrategy
 from tiny import start, step, tiny_params, train
 from torch import Tensor, nn
 
-from dbp_mae.checkpoint import Checkpoint, not_finite
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
-from dbp_mae.training import DivergedError
+from dbp_mae.training.checkpoint import Checkpoint, not_finite
+from dbp_mae.training.loop import DivergedError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,16 +17,16 @@ import torch
 from default_params import default_params
 from safetensors import safe_open
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, save_encoder
 from dbp_mae.errors import UserError
-from dbp_mae.interruption import Interrupted
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import Pretrained, Pretraining, pretrain, summarize
+from dbp_mae.training.checkpoint import Checkpoint
+from dbp_mae.training.interruption import Interrupted
 
 SMALL = {
     "steps": 20,
@@ -84,9 +84,9 @@ TRAINING = f"""
 import sys
 from pathlib import Path
 import torch
-from dbp_mae.checkpoint import Checkpoint
+from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.data.manifest import read_manifest
-from dbp_mae.interruption import Interrupted
+from dbp_mae.training.interruption import Interrupted
 from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.train import pretrain
 

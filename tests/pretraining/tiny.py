@@ -9,12 +9,12 @@ from default_params import default_params
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import DecorrelationParams, PretrainParams
 from dbp_mae.pretraining.train import Pretraining, validation_batch
+from dbp_mae.training.checkpoint import Checkpoint
 
 SPEC = EncoderSpec("nano", 8, 32, 1, (0.5,), (0.25,))
 DECORRELATION = DecorrelationParams(

@@ -9,7 +9,6 @@ import torch
 from default_params import default_params
 from timm.layers import use_fused_attn
 
-from dbp_mae.checkpoint import Checkpoint
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.data.tiles import LabelledImages, TileBatch, ValidationTiles
@@ -22,6 +21,7 @@ from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import confusion_matrix, mean_iou
 from dbp_mae.segmentation.network import Segmenter, load_segmenter, save_segmenter
 from dbp_mae.segmentation.train import Finetuned, Finetuning, finetune, summarize
+from dbp_mae.training.checkpoint import Checkpoint
 
 SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
 

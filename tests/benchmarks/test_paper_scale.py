@@ -21,7 +21,7 @@ from pipelines.compose import compose
 from pipelines.stages import evaluate, export, finetune, pretrain, report, scratch, validate
 from pipelines.stages import ingest as ingest_stage
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 SMALL = [
     "pretrain.model=nano",
     "pretrain.crop=32",

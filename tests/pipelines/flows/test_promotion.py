@@ -13,7 +13,7 @@ from dbp_mae.inspection.images import encode_png
 from pipelines.flows.promotion import CANDIDATE, PRODUCTION, SEEN, promote, served_model
 from pipelines.flows.retrain import held_out_miou
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
+PARAMS = Path(__file__).parents[3] / "params.yaml"
 DARK, WIRE, EPOXY = 20, 128, 240
 
 

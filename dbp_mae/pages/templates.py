@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dbp_mae import formatting
+from dbp_mae.pages import formatting
 
 
 def render(template: str, **values: Any) -> str:

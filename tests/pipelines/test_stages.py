@@ -10,14 +10,14 @@ from default_params import default_params
 from dbp_mae.errors import UserError
 from pipelines.stages import render
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Their effect on a stage is in its params; or they have none on what it makes.
 HARMLESS = {
     "dbp_mae/params.py",
     "dbp_mae/errors.py",
     "dbp_mae/files.py",
-    "dbp_mae/interruption.py",
+    "dbp_mae/training/interruption.py",
     "pipelines/ending.py",
     "pipelines/stage.py",
 }

@@ -10,10 +10,10 @@ import pytest
 import torch
 from default_params import default_params
 
-from dbp_mae.checkpoint import Checkpoint, not_finite, run_folder
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
+from dbp_mae.training.checkpoint import Checkpoint, not_finite, run_folder
 
 PARAMS = default_params().finetune
 SPEC = EncoderSpec("nano", 8, 64, 1, (0.4,), (0.2,))
@@ -92,7 +92,7 @@ def test_a_damaged_state_is_one_sentence(damage: bytes, tmp_path: Path) -> None:
 
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from dbp_mae.checkpoint import Checkpoint\n"
+        "import sys; from pathlib import Path; from dbp_mae.training.checkpoint import Checkpoint\n"
         "with Checkpoint(Path(sys.argv[1])).alone(): print('trains', flush=True)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
     checkpoint.save({"step": 1})
     code = (
         "import resource, signal, sys; from pathlib import Path; import torch\n"
-        "from dbp_mae.checkpoint import Checkpoint\n"
+        "from dbp_mae.training.checkpoint import Checkpoint\n"
         "from pipelines.ending import plain_ending\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dbp_mae.formatting import (
+from dbp_mae.pages.formatting import (
     UNKNOWN,
     count,
     decimal,

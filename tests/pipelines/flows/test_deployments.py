@@ -10,7 +10,7 @@ from prefect.flows import load_flow_from_entrypoint
 
 from pipelines.flows.ui import POOL
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbp_mae import charts, formatting
 from dbp_mae.data.manifest import SPLITS, read_manifest
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
+from dbp_mae.evaluation.overlays import FALSE, MISSED, RIGHT, UNJUDGED
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
-from dbp_mae.overlays import FALSE, MISSED, RIGHT, UNJUDGED
+from dbp_mae.pages import charts, formatting
+from dbp_mae.pages.templates import render
 from dbp_mae.params import Params
-from dbp_mae.templates import render
 
 SHIPPED = ("pretrain", "finetune")
 """The stages whose energy went into the shipped model."""
@@ -134,7 +134,7 @@ def page(run: Run, params: Params, made: date) -> str:
         else "",
     }
     return _render(
-        "report.html.j2",
+        "pages/report.html.j2",
         run,
         params,
         charts=pictures,
@@ -150,7 +150,7 @@ def page(run: Run, params: Params, made: date) -> str:
 
 def model_card(run: Run, params: Params) -> str:
     """Return the model card in Markdown."""
-    return _render("model_card.md.j2", run, params)
+    return _render("pages/model_card.md.j2", run, params)
 
 
 def _load_training(folder: Path) -> Training:

@@ -10,8 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dbp_mae.errors import UserError
-from dbp_mae.inspection.segmenter import Segmenter
-from dbp_mae.judging import (
+from dbp_mae.evaluation.judging import (
     THRESHOLDS,
     Judged,
     OperatingPoint,
@@ -20,7 +19,8 @@ from dbp_mae.judging import (
     operating_point,
     read_labelled,
 )
-from dbp_mae.overlays import draw_overlay
+from dbp_mae.evaluation.overlays import draw_overlay
+from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.params import Params
 from dbp_mae.segmentation.metrics import (
     bootstrap_weights,

@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, resource, sys
-from dbp_mae.memory import keep_freed_memory
+from dbp_mae.training.memory import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

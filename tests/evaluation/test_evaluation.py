@@ -14,12 +14,12 @@ from pandas.testing import assert_frame_equal
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.errors import UserError
-from dbp_mae.evaluation import Evaluation, evaluate
+from dbp_mae.evaluation.evaluate import Evaluation, evaluate
+from dbp_mae.evaluation.overlays import FALSE, GAP, MISSED, RIGHT, draw_overlay
 from dbp_mae.inspection.images import encode_png, read_image
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.inspection.verdict import verdict
-from dbp_mae.overlays import FALSE, GAP, MISSED, RIGHT, draw_overlay
 from dbp_mae.params import Params, load_params
 from pipelines.stages import evaluate as stage
 
@@ -90,7 +90,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    params = load_params(Path(__file__).parents[1] / "params.yaml")
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
     return with_classes(params, ["wire", "epoxy"])
 
 

@@ -14,14 +14,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm import tqdm
 
-from dbp_mae.checkpoint import Checkpoint, not_finite
 from dbp_mae.data.batches import Batches, Pair, load
 from dbp_mae.errors import UserError
-from dbp_mae.interruption import Interrupted, held_back
-from dbp_mae.memory import keep_freed_memory
 from dbp_mae.params import Precision
-from dbp_mae.precision import resolve
-from dbp_mae.schedule import warmup_cosine
+from dbp_mae.training.checkpoint import Checkpoint, not_finite
+from dbp_mae.training.interruption import Interrupted, held_back
+from dbp_mae.training.memory import keep_freed_memory
+from dbp_mae.training.precision import resolve
+from dbp_mae.training.schedule import warmup_cosine
 
 LOG_EVERY = 10
 """Steps between two looks at the loss; each look waits for the device."""

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dbp_mae import charts
 from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.emissions import Emissions, Hardware
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.inspection.images import encode_png
+from dbp_mae.pages import charts
+from dbp_mae.pages.report import Run, emissions_bill, load_run, model_card, page
 from dbp_mae.params import Params, load_params
-from dbp_mae.report import Run, emissions_bill, load_run, model_card, page
 from pipelines.stages import report as stage
 
 MADE = date(2025, 1, 31)
@@ -50,7 +50,7 @@ METRICS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    params = load_params(Path(__file__).parents[1] / "params.yaml")
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
     update = {"classes": ["wire", "epoxy"], "defects": ["epoxy"]}
     return params.model_copy(update={"data": params.data.model_copy(update=update)})
 

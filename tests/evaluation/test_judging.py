@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dbp_mae.judging import THRESHOLDS, Judged, best_min_score, operating_point
+from dbp_mae.evaluation.judging import THRESHOLDS, Judged, best_min_score, operating_point
 from dbp_mae.segmentation.metrics import Overlap
 
 

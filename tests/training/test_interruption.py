@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dbp_mae.interruption import held_back
+from dbp_mae.training.interruption import held_back
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_another_thread_may_use_it() -> None:
 def test_a_stage_ends_with_one_sentence(raised: str, printed: str) -> None:
     program = f"""
 from dbp_mae.errors import UserError
-from dbp_mae.interruption import Interrupted
+from dbp_mae.training.interruption import Interrupted
 from pipelines.stage import run
 
 def stage(params):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dbp_mae.precision import is_fast_in_bf16, resolve
+from dbp_mae.training.precision import is_fast_in_bf16, resolve
 
 
 @pytest.mark.parametrize(
