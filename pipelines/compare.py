@@ -26,8 +26,8 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import load_params
+from pipelines.artifacts import DATA, VALIDATED
 from pipelines.ending import plain_ending
-from pipelines.stage import DATA, VALIDATED
 
 DEFAULT = Path("conf/comparison/default.yaml")
 FOLDER = Path("reports/comparison")

@@ -14,7 +14,7 @@ from dbp_mae.params import Params
 from dbp_mae.segmentation.network import save_segmenter
 from dbp_mae.segmentation.train import Finetuned, finetune, summarize
 from dbp_mae.training.checkpoint import Checkpoint, run_folder
-from pipelines.stage import DATA
+from pipelines.artifacts import DATA
 
 
 def train_segmenter(

@@ -13,8 +13,8 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, load_params
 from dbp_mae.training.checkpoint import Checkpoint
+from pipelines.artifacts import VALIDATED
 from pipelines.ending import plain_ending
-from pipelines.stage import VALIDATED
 from pipelines.stages.pretrain import last_state
 
 

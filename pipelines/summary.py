@@ -7,12 +7,9 @@ from typing import Any
 
 from dbp_mae.errors import UserError
 from dbp_mae.pages.formatting import duration, energy, mass
+from pipelines.artifacts import EMISSIONS, METRICS, MODEL, REPORT
 from pipelines.ending import plain_ending
-from pipelines.flows.promotion import CANDIDATE, served_model
-
-METRICS = Path("reports/metrics.json")
-EMISSIONS = Path("reports/emissions.json")
-REPORT = Path("reports/index.html")
+from pipelines.flows.promotion import served_model
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -81,7 +78,7 @@ def main() -> None:
     for name, figure in figures.items():
         print(f"  {name:<{width}}  {figure}")
     print(f"  {'report':<{width}}  {REPORT.resolve().as_uri()}")
-    chosen = f"DBP_MAE_MODEL={CANDIDATE} " if served_model() != CANDIDATE else ""
+    chosen = f"DBP_MAE_MODEL={MODEL} " if served_model() != MODEL else ""
     print(f"  {'serve it':<{width}}  {chosen}make serve")
 
 

@@ -13,8 +13,8 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed, State
 
 from dbp_mae.errors import UserError
+from pipelines.artifacts import EMISSIONS, METRICS
 from pipelines.flows.dvc_command import DvcFailed, run_dvc
-from pipelines.summary import EMISSIONS, METRICS
 
 INTERRUPTED = "Interrupted"
 

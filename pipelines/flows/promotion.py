@@ -8,8 +8,8 @@ import pandas as pd
 
 from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path, sha256_of, write_text
+from pipelines.artifacts import MODEL
 
-CANDIDATE = Path("models/segmenter.onnx")
 PRODUCTION = Path("models/production/segmenter.onnx")
 SEEN = PRODUCTION.with_name("seen.csv")
 IDENTITY = ["sha256", "group"]
@@ -18,7 +18,7 @@ IDENTITY = ["sha256", "group"]
 
 def served_model() -> Path:
     """Return the model that `make serve` serves: the promoted one, else the pipeline's."""
-    return PRODUCTION if PRODUCTION.exists() else CANDIDATE
+    return PRODUCTION if PRODUCTION.exists() else MODEL
 
 
 def promote(
@@ -44,10 +44,10 @@ def promote(
     if not PRODUCTION.exists():
         _replace(manifest)
         return f"The first model was promoted, with a held-out mIoU of {miou:.3f}: serve it."
-    if sha256_of(CANDIDATE) == sha256_of(PRODUCTION):
+    if sha256_of(MODEL) == sha256_of(PRODUCTION):
         return "The served model is the new one already."
     held_out = _held_out_from_both(manifest)
-    new, served = judge(CANDIDATE, held_out), judge(PRODUCTION, held_out)
+    new, served = judge(MODEL, held_out), judge(PRODUCTION, held_out)
     figures = (
         f"mIoU {new:.3f} against {served:.3f} of the served model, on {len(held_out)} images "
         "held out from both"
@@ -80,6 +80,6 @@ def _replace(manifest: pd.DataFrame) -> None:
     # A kill must not leave a model beside the list of another: without a list, a person decides.
     SEEN.unlink(missing_ok=True)
     with atomic_path(PRODUCTION) as temporary:
-        shutil.copyfile(CANDIDATE, temporary)
+        shutil.copyfile(MODEL, temporary)
     seen = manifest.loc[manifest["split"].isin(["train", "val"]), IDENTITY]
     write_text(SEEN, seen.to_csv(index=False))

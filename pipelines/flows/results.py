@@ -2,7 +2,8 @@
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from pipelines.summary import REPORT, results, stage_minutes
+from pipelines.artifacts import REPORT
+from pipelines.summary import results, stage_minutes
 
 
 def publish_results() -> None:

@@ -11,13 +11,13 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.evaluation.evaluate import evaluate
 from dbp_mae.params import load_params
+from pipelines.artifacts import DATA, METRICS, VALIDATED
 from pipelines.flows.chain import is_saved, run_chain, save_experiment
 from pipelines.flows.exclusive import exclusive
 from pipelines.flows.outcome import one_sentence, run_from_shell
 from pipelines.flows.promotion import PRODUCTION, promote
 from pipelines.flows.results import publish_results
-from pipelines.stage import DATA, VALIDATED
-from pipelines.summary import METRICS, read_json
+from pipelines.summary import read_json
 
 
 def experiment_name() -> str:

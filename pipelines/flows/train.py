@@ -2,11 +2,11 @@
 
 from prefect import flow
 
+from pipelines.artifacts import REPORT
 from pipelines.flows.chain import run_chain, save_experiment
 from pipelines.flows.exclusive import exclusive
 from pipelines.flows.outcome import one_sentence, run_from_shell
 from pipelines.flows.results import publish_results
-from pipelines.summary import REPORT
 
 
 @flow

@@ -8,7 +8,8 @@ from dbp_mae.evaluation.evaluate import evaluate
 from dbp_mae.files import write_text
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params
-from pipelines.stage import DATA, VALIDATED, run
+from pipelines.artifacts import CONTROL_MODEL, DATA, METRICS, MODEL, VALIDATED
+from pipelines.stage import run
 
 FOLDER = Path("reports/evaluation")
 
@@ -16,8 +17,8 @@ FOLDER = Path("reports/evaluation")
 def main(params: Params) -> None:
     """Judge models/segmenter.onnx beside its control; write figures, tables and overlays."""
     result = evaluate(
-        model=Path("models/segmenter.onnx"),
-        scratch=Path("models/scratch.onnx"),
+        model=MODEL,
+        scratch=CONTROL_MODEL,
         frame=read_manifest(VALIDATED),
         source=params.data.source,
         data_folder=DATA,
@@ -30,7 +31,7 @@ def main(params: Params) -> None:
     result.classes.to_csv(FOLDER / "classes.csv", index=False)
     result.per_image.to_csv(FOLDER / "per_image.csv", index=False)
     result.thresholds.to_csv(FOLDER / "thresholds.csv", index=False)
-    write_text(Path("reports/metrics.json"), json.dumps(result.metrics, indent=2) + "\n")
+    write_text(METRICS, json.dumps(result.metrics, indent=2) + "\n")
     print(f"mIoU {result.metrics['miou']}; from scratch {result.metrics['scratch_miou']}")
 
 

@@ -14,19 +14,15 @@ from dbp_mae.export import Parity, choose_min_score, export, make_card
 from dbp_mae.files import write_text
 from dbp_mae.params import Params
 from dbp_mae.segmentation.network import load_segmenter
-from pipelines.stage import DATA, VALIDATED, run
-
-MODEL = Path("models/segmenter.onnx")
+from pipelines.artifacts import CONTROL, DATA, ENCODER, MODEL, SEGMENTER, VALIDATED
+from pipelines.stage import run
 
 
 def main(params: Params) -> None:
     """Export both; choose the threshold that ships; write the parity report."""
     frame = read_manifest(VALIDATED)
-    export_file("scratch", ("scratch",), None, frame, params)
-    stages = ("pretrain", "finetune")
-    parity = export_file(
-        "segmenter", stages, Path("models/pretrain/encoder.safetensors"), frame, params
-    )
+    export_file(CONTROL, ("scratch",), None, frame, params)
+    parity = export_file(SEGMENTER, ("pretrain", "finetune"), ENCODER, frame, params)
     write_text(Path("models/export/parity.json"), json.dumps(asdict(parity), indent=2))
     print(
         f"{parity.bytes / 1e6:.1f} MB; largest difference {parity.max_difference:.1e}, "
@@ -39,14 +35,13 @@ def main(params: Params) -> None:
 
 
 def export_file(
-    name: str,
+    path: Path,
     stages: tuple[str, ...],
     encoder: Path | None,
     frame: pd.DataFrame,
     params: Params,
 ) -> Parity:
-    """Export models/`name`.safetensors, which `stages` made, beside itself."""
-    path = Path(f"models/{name}.safetensors")
+    """Export the segmenter at `path`, which `stages` made, beside itself."""
     segmenter, _ = load_segmenter(path)
     summary = json.loads(Path(f"models/{stages[-1]}/summary.json").read_text())
     spent = [

@@ -6,11 +6,10 @@ from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import load_encoder
 from dbp_mae.files import sha256_of
 from dbp_mae.params import Params
+from pipelines.artifacts import ENCODER, SEGMENTER, VALIDATED
 from pipelines.finetuning import train_segmenter
-from pipelines.stage import VALIDATED, run
+from pipelines.stage import run
 
-ENCODER = Path("models/pretrain/encoder.safetensors")
-SEGMENTER = Path("models/segmenter.safetensors")
 FOLDER = Path("models/finetune")
 
 

@@ -17,12 +17,11 @@ from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import pretrain, summarize
 from dbp_mae.training.checkpoint import Checkpoint, run_folder
 from dbp_mae.training.loop import DivergedError
-from pipelines.stage import VALIDATED, run
+from pipelines.artifacts import ENCODER, PRETRAINED, VALIDATED
+from pipelines.stage import run
 
-FOLDER = Path("models/pretrain")
-ENCODER = FOLDER / "encoder.safetensors"
 FILES = (
-    "encoder.safetensors",
+    ENCODER.name,
     "curves.csv",
     "summary.json",
     "reconstructions.png",
@@ -50,14 +49,14 @@ def train(params: Params) -> None:
             except DivergedError as error:
                 raise UserError(f"{error} {_way_on(checkpoint)}") from None
 
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        PRETRAINED.mkdir(parents=True, exist_ok=True)
         save_encoder(ENCODER, result.model.encoder, result.spec)
-        result.curves.to_csv(FOLDER / "curves.csv", index=False)
+        result.curves.to_csv(PRETRAINED / "curves.csv", index=False)
         summary = summarize(result, params.pretrain, images=int((frame["split"] == "train").sum()))
-        write_text(FOLDER / "summary.json", json.dumps(summary, indent=2))
+        write_text(PRETRAINED / "summary.json", json.dumps(summary, indent=2))
         picture = draw_reconstructions(result.model, result.validation)
-        (FOLDER / "reconstructions.png").write_bytes(encode_png(picture))
-        write_text(FOLDER / "emissions.json", meter.emissions.model_dump_json(indent=2))
+        (PRETRAINED / "reconstructions.png").write_bytes(encode_png(picture))
+        write_text(PRETRAINED / "emissions.json", meter.emissions.model_dump_json(indent=2))
         checkpoint.discard()
         print(
             f"validation loss {summary['val_loss']:.3f}; a constant scores {summary['constant_loss']:.3f}"
@@ -73,7 +72,7 @@ def take_over(folder: Path, params: Params) -> None:
     if missing := [name for name in FILES if not (folder / name).exists()]:
         raise UserError(
             f"{folder} lacks {', '.join(missing)}: pretrain.source must be data.source, or a copy of "
-            f"{FOLDER} of an earlier run."
+            f"{PRETRAINED} of an earlier run."
         )
     _, spec = load_encoder(folder / ENCODER.name)
     found = (spec.model, spec.patch, spec.channels)
@@ -83,9 +82,9 @@ def take_over(folder: Path, params: Params) -> None:
             f"The encoder in {folder} has model, patch and channels {found}, but params.yaml has "
             f"{named}: set pretrain.model, pretrain.patch and data.channels to those of the encoder."
         )
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    PRETRAINED.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        shutil.copyfile(folder / name, FOLDER / name)
+        shutil.copyfile(folder / name, PRETRAINED / name)
     print(f"The encoder of {folder} is taken over; nothing was trained.")
 
 

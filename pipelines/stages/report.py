@@ -7,18 +7,17 @@ from pathlib import Path
 from dbp_mae.files import write_text
 from dbp_mae.pages.report import emissions_bill, load_run, model_card, page
 from dbp_mae.params import Params
+from pipelines.artifacts import EMISSIONS, REPORT
 from pipelines.stage import run
-
-FOLDER = Path("reports")
 
 
 def main(params: Params) -> None:
     """Write reports/index.html, model_card.md and emissions.json."""
     result = load_run(Path())
-    write_text(FOLDER / "index.html", page(result, params, made=date.today()))
-    write_text(FOLDER / "model_card.md", model_card(result, params))
-    write_text(FOLDER / "emissions.json", json.dumps(emissions_bill(result), indent=2) + "\n")
-    print(f"{FOLDER / 'index.html'} is written: open it in a browser.")
+    write_text(REPORT, page(result, params, made=date.today()))
+    write_text(REPORT.with_name("model_card.md"), model_card(result, params))
+    write_text(EMISSIONS, json.dumps(emissions_bill(result), indent=2) + "\n")
+    print(f"{REPORT} is written: open it in a browser.")
 
 
 if __name__ == "__main__":

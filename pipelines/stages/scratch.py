@@ -8,10 +8,10 @@ from dbp_mae.data.images import pooled_statistics
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import Params
+from pipelines.artifacts import CONTROL, VALIDATED
 from pipelines.finetuning import train_segmenter
-from pipelines.stage import VALIDATED, run
+from pipelines.stage import run
 
-SEGMENTER = Path("models/scratch.safetensors")
 FOLDER = Path("models/scratch")
 
 
@@ -20,7 +20,7 @@ def main(params: Params) -> None:
     recipe = params.finetune.model_copy(update={"encoder_rate": params.scratch.encoder_rate})
     params = params.model_copy(update={"finetune": recipe})
     frame = read_manifest(VALIDATED)
-    train_segmenter(SEGMENTER, FOLDER, frame, params, _spec(frame, params), None, FOLDER.name)
+    train_segmenter(CONTROL, FOLDER, frame, params, _spec(frame, params), None, FOLDER.name)
 
 
 def _spec(frame: pd.DataFrame, params: Params) -> EncoderSpec:

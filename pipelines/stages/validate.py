@@ -8,7 +8,8 @@ from dbp_mae.data.validation_page import render_page
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 from dbp_mae.params import Params
-from pipelines.stage import DATA, VALIDATED, run
+from pipelines.artifacts import DATA, MANIFEST, VALIDATED
+from pipelines.stage import run
 
 PAGE = Path("reports/validation.html")
 
@@ -20,7 +21,7 @@ def main(params: Params) -> None:
         UserError: the gate is closed.
     """
     classes = params.data.classes
-    manifest = read_manifest(DATA / "manifest.parquet")
+    manifest = read_manifest(MANIFEST)
     validation = validate(manifest, classes, params.validation.tolerated_share)
     write_manifest(validation.validated, VALIDATED)
     write_text(DATA / "quarantine.csv", validation.quarantine.to_csv(index=False))

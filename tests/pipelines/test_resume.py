@@ -10,8 +10,8 @@ from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params
 from dbp_mae.training.checkpoint import Checkpoint
+from pipelines.artifacts import VALIDATED
 from pipelines.resume import resume
-from pipelines.stage import VALIDATED
 from pipelines.stages.pretrain import last_state
 
 

@@ -8,6 +8,7 @@ import yaml
 from default_params import default_params
 
 from dbp_mae.errors import UserError
+from pipelines import artifacts
 from pipelines.stages import render
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,7 @@ HARMLESS = {
     "dbp_mae/errors.py",
     "dbp_mae/files.py",
     "dbp_mae/training/interruption.py",
+    "pipelines/artifacts.py",
     "pipelines/ending.py",
     "pipelines/stage.py",
 }
@@ -64,6 +66,15 @@ def test_dependencies_in_the_repository_exist(stage: str) -> None:
     assert code
     for dependency in code:
         assert (ROOT / dependency).exists(), dependency
+
+
+def test_artifacts_are_outputs() -> None:
+    entries = [out for stage in STAGES.values() for out in stage["outs"] + stage.get("metrics", [])]
+    outputs = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+    files = [path for path in vars(artifacts).values() if isinstance(path, Path) and path.suffix]
+    assert len(files) > 5
+    for file in files:
+        assert any(file.is_relative_to(output) for output in outputs), file
 
 
 def test_the_control_is_made_again_whenever_the_fine_tuning_is() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from dbp_mae.errors import UserError
 from pipelines import summary
+from pipelines.artifacts import EMISSIONS, METRICS, REPORT
 from pipelines.flows.promotion import PRODUCTION
 
 
@@ -18,12 +19,12 @@ def test_the_summary_shows_the_figures_of_the_reports(
         summary.main()
     defects = {"labelled": 0, "found_share": None, "false_per_image": 0.25}
     bill = {"seconds": 90, "kwh": 0.0123, "co2_kg": 0.0047}
-    summary.METRICS.parent.mkdir()
+    METRICS.parent.mkdir()
     images = {"test": 11, "defective": 8, "escape_share": 0.125, "overkill_share": 1 / 3}
-    summary.METRICS.write_text(
+    METRICS.write_text(
         json.dumps({"miou": 0.612, "scratch_miou": 0.55, "defects": defects, "images": images})
     )
-    summary.EMISSIONS.write_text(json.dumps({"total": bill, "stages": {"pretrain": bill}}))
+    EMISSIONS.write_text(json.dumps({"total": bill, "stages": {"pretrain": bill}}))
     summary.main()
     printed = capsys.readouterr().out
     for figure in (
@@ -38,7 +39,7 @@ def test_the_summary_shows_the_figures_of_the_reports(
         "4.70 g",
     ):
         assert figure in printed.replace("\u00a0", " ")
-    assert summary.REPORT.resolve().as_uri() in printed
+    assert REPORT.resolve().as_uri() in printed
     assert printed.rstrip().endswith("  make serve")
     assert summary.stage_minutes() == {"pretrain": 1.5}
 
@@ -47,6 +48,6 @@ def test_the_summary_shows_the_figures_of_the_reports(
     summary.main()
     assert "DBP_MAE_MODEL=models/segmenter.onnx make serve" in capsys.readouterr().out
 
-    summary.EMISSIONS.write_text("{")
+    EMISSIONS.write_text("{")
     with pytest.raises(UserError, match=r"emissions\.json is not JSON"):
         summary.main()

@@ -10,7 +10,8 @@ import yaml
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.images import encode_png
-from pipelines.flows.promotion import CANDIDATE, PRODUCTION, SEEN, promote, served_model
+from pipelines.artifacts import MODEL
+from pipelines.flows.promotion import PRODUCTION, SEEN, promote, served_model
 from pipelines.flows.retrain import held_out_miou
 
 PARAMS = Path(__file__).parents[3] / "params.yaml"
@@ -20,8 +21,8 @@ DARK, WIRE, EPOXY = 20, 128, 240
 @pytest.fixture(autouse=True)
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    CANDIDATE.parent.mkdir()
-    CANDIDATE.write_bytes(b"new")
+    MODEL.parent.mkdir()
+    MODEL.write_bytes(b"new")
 
 
 def manifest(**splits: str) -> pd.DataFrame:
@@ -42,7 +43,7 @@ class Judge:
     """Knows the mIoU of both models; notes the images they are judged on."""
 
     def __init__(self, new: float, served: float) -> None:
-        self.miou = {CANDIDATE: new, PRODUCTION: served}
+        self.miou = {MODEL: new, PRODUCTION: served}
         self.images: list[list[str]] = []
 
     def __call__(self, model: Path, held_out: pd.DataFrame) -> float:
@@ -76,12 +77,12 @@ def test_both_are_judged_on_what_the_served_model_has_not_seen() -> None:
     promote(0.7, manifest(a="train", b="val", c="test", d="test"), judge, 0.0)
     assert judge.images == []  # the first model
 
-    CANDIDATE.write_bytes(b"newer")
+    MODEL.write_bytes(b"newer")
     redrawn = manifest(a="test", a2="test", b="test", c="train", d="test", e="test")
     assert "on 2 images" in promote(0.7, redrawn, judge, 0.0)
     assert judge.images == [["d", "e"]] * 2
 
-    CANDIDATE.write_bytes(b"newest")
+    MODEL.write_bytes(b"newest")
     with pytest.raises(UserError, match=f"has seen every part.*Delete {PRODUCTION}"):
         promote(0.7, manifest(c="test", d="train"), judge, 0.0)
     assert PRODUCTION.read_bytes() == b"newer"
@@ -106,7 +107,7 @@ def test_a_part_that_was_renamed_is_known_by_its_images() -> None:
 
 
 def test_the_first_model_is_promoted_and_served(tmp_path: Path) -> None:
-    assert served_model() == CANDIDATE
+    assert served_model() == MODEL
     promote(0.1, manifest(a="train"), Judge(0.1, 0.0), 0.0)
     assert served_model() == PRODUCTION
     assert PRODUCTION.read_bytes() == b"new"
