@@ -1,5 +1,6 @@
 """What every benchmark does around its measurement."""
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,15 @@ import pandas as pd
 from benchmarks.results_file import write_results
 from dbp_mae.environment import environment
 from pipelines.ending import plain_ending
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and every default."""
+
+
+def create_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help begins with the benchmark's docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=_Help)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -3,11 +3,11 @@
     python -m benchmarks.convergence --data wirebond
     python -m benchmarks.convergence --data bsdata FOLDER --pretrain model=base batch=256 precision=auto
 
-AdamW and Muon, each tuned, without decorrelation and with both updates of R, and plain Muon with a
-larger `rest_rate`, in turns on one device (`dbp_mae.comparison`). --variants names some of them, or one
-with settings of its own, such as "Muon, function-preserving; steps=140". The warm-up is each optimizer's
-own share of the steps; other values not named are those of params.yaml. A run that was cut off goes on
-when the command is given again. Without --finetune only packages that train are needed.
+The variants of conf/comparison/default.yaml, each tuned, in turns on one device (`dbp_mae.comparison`).
+--variants names some of them, or one with settings of its own, such as "Muon, function-preserving;
+steps=140". The images are described as in the recipe of their name; other values not named are those of
+params.yaml. A run that was cut off goes on when the command is given again. Without --finetune only
+packages that train are needed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from benchmarks.command import print_hardware, run
+from benchmarks.command import create_parser, print_hardware, run
 from benchmarks.results_file import write_results
 from dbp_mae.comparison.compare import compare
 from dbp_mae.comparison.findings import headline, sentences, share, table
@@ -36,40 +36,9 @@ from dbp_mae.errors import UserError
 from dbp_mae.params import Params, RenderParams, check_block, load_params
 from dbp_mae.training.checkpoint import ROOT
 
-DATA: dict[str, dict[str, Any]] = {
-    "wirebond": {
-        "classes": ["wire", "ball", "wedge", "epoxy"],
-        "defects": ["epoxy"],
-        "channels": 1,
-        "val_share": 0.11,
-        "test_share": 0.67,
-    },
-    "bsdata": {
-        "classes": ["Pitting"],
-        "defects": ["Pitting"],
-        "channels": 3,
-        "val_share": 0.15,
-        "test_share": 0.25,
-    },
-}
-"""What describes the images, with the shares of the recipes."""
-OPTIMIZERS = {"AdamW": [1e-3, 2e-3, 4e-3], "Muon": [4e-3, 8e-3, 1.6e-2]}
-"""With the learning rates that the tuning starts from."""
-WARMUP = {"AdamW": 0.4, "Muon": 0.025}
-"""Share of the steps. AdamW needs a long warm-up, Muon does as well with a short one (notes.md)."""
-UPDATES: dict[str, dict[str, Any]] = {  # by what they add to the optimizer's name
-    "": {"update": "none"},
-    ", paper": {"update": "paper", "eps": 1e-3, "total_eps": None, "every": 1},
-    ", function-preserving": {
-        "update": "function-preserving",
-        "eps": None,
-        "total_eps": 3.0,
-        "every": 4,
-    },
-}
-VARIANTS = [optimizer + suffix for optimizer in OPTIMIZERS for suffix in UPDATES]
-RIVALS = ["Muon; rest_rate=0.5"]
-"""Plain ones in other settings, which on some data are the ones to beat."""
+CONF = Path(__file__).parents[1] / "conf"
+PLAN = yaml.safe_load((CONF / "comparison/default.yaml").read_text(encoding="utf-8"))
+"""The pipeline's own comparison, whose variants these are."""
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
     "pretrain": {"steps": 4, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2},
@@ -93,12 +62,12 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
     pretrain["warmup_steps"] = 0  # that of params.yaml may be longer than the steps
     plan = check_block(
         {
-            "baseline": "AdamW",
+            "baseline": PLAN["baseline"],
             "pretrain": pretrain,
             "variants": {name: _variant(name, rates) for name in arguments.variants},
-            "tuning": {"seed": 0, "extensions": 0 if arguments.toy else 4},
+            "tuning": PLAN["tuning"] | ({"extensions": 0} if arguments.toy else {}),
             "seeds": list(range(1, arguments.seeds + 1)),
-            "finetune": {"seeds": [0]} if arguments.finetune else None,
+            "finetune": PLAN["finetune"] if arguments.finetune else None,
         },
         Plan,
         "The benchmark",
@@ -107,18 +76,27 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
     return plan
 
 
-def find_source(name: str, folder: list[str], render: RenderParams) -> Path:
-    """Return the folder of a data set's images; the rendered one is made where it is missing.
+def describe(name: str, folder: list[str], render: RenderParams) -> dict[str, Any]:
+    """Return the block `data` for the images of a recipe; those of wirebond are rendered where missing.
 
     Raises:
-        UserError: the data set is unknown, or its folder is not given.
+        UserError: the recipe is unknown, or its folder is not given.
     """
-    if name not in DATA:
-        raise UserError(f"--data {name} is unknown: name one of {', '.join(DATA)}.")
-    if name != "wirebond":
-        if len(folder) != 1:
-            raise UserError(f"--data {name} needs its folder: --data {name} FOLDER.")
-        return Path(folder[0])
+    recipes = sorted(path.stem for path in CONF.glob("recipe/*.yaml"))
+    if name not in recipes:
+        raise UserError(f"--data {name} is unknown: name one of {', '.join(recipes)}.")
+    if name != "wirebond" and len(folder) != 1:
+        raise UserError(f"--data {name} needs its folder: --data {name} FOLDER.")
+    common, own = (
+        yaml.safe_load((CONF / file).read_text(encoding="utf-8"))["data"]
+        for file in ("config.yaml", f"recipe/{name}.yaml")
+    )
+    source = _rendered(render) if name == "wirebond" else Path(folder[0])
+    return {**common, **own, "source": source}
+
+
+def _rendered(render: RenderParams) -> Path:
+    """Return the folder of the rendered images, which is made where it is missing."""
     made = ROOT / f"wirebond-{sha256(render.model_dump_json().encode()).hexdigest()[:12]}"
     if not made.exists():
         ROOT.mkdir(exist_ok=True)
@@ -130,24 +108,18 @@ def find_source(name: str, folder: list[str], render: RenderParams) -> Path:
 
 def _variant(name: str, rates: slice) -> dict[str, Any]:
     way, *texts = map(str.strip, name.split(";"))
-    optimizer, comma, update = way.partition(",")
-    if optimizer not in OPTIMIZERS or comma + update not in UPDATES:
-        raise UserError(
-            f"--variants {name!r} is unknown: name some of {', '.join(map(repr, VARIANTS + RIVALS))}."
-        )
+    if way not in PLAN["variants"]:
+        known = ", ".join(map(repr, PLAN["variants"]))
+        raise UserError(f"--variants {name!r} is unknown: name some of {known}.")
+    variant = PLAN["variants"][way]
     settings = _settings(texts, f"--variants {name!r}")
     if decided := settings.keys() & {"optimizer", "decorrelation", "warmup_steps"}:
         raise UserError(
             f"--variants {name!r}: {min(decided)} follows from the name before the semicolon; leave it out."
         )
-    return {
-        "learning_rates": OPTIMIZERS[optimizer][rates],
-        "warmup": WARMUP[optimizer],
-        "pretrain": {
-            "optimizer": optimizer.lower(),
-            "decorrelation": UPDATES[comma + update],
-            **settings,
-        },
+    return variant | {
+        "learning_rates": variant["learning_rates"][rates],
+        "pretrain": variant["pretrain"] | settings,
     }
 
 
@@ -185,12 +157,20 @@ def _settings(texts: list[str], option: str) -> dict[str, Any]:
 
 def main() -> None:
     """Compare, and write benchmarks/results/convergence-<data>-<device>.json as it grows."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = create_parser(__doc__)
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["wirebond"],
+        metavar=("NAME", "FOLDER"),
+        help="a recipe and its images",
     )
-    parser.add_argument("--data", nargs="+", default=["wirebond"], metavar=("NAME", "FOLDER"))
-    parser.add_argument("--pretrain", nargs="*", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--variants", nargs="+", default=VARIANTS + RIVALS, metavar="NAME")
+    parser.add_argument(
+        "--pretrain", nargs="*", default=[], metavar="KEY=VALUE", help="changes of params.yaml"
+    )
+    parser.add_argument(
+        "--variants", nargs="+", default=list(PLAN["variants"]), metavar="NAME", help="to compare"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many are measured")
     parser.add_argument("--finetune", action="store_true", help="compare the held-out mIoU too")
     parser.add_argument("--toy", action="store_true", help="a minute's worth, to see that it runs")
@@ -200,8 +180,8 @@ def main() -> None:
     if arguments.toy:
         params = changed(params, TOY, "The toy")
     plan = make_plan(arguments, params)
-    source = find_source(name, folder, params.render)
-    params = changed(params, {"data": {**DATA[name], "source": source}}, f"--data {name}")
+    data = describe(name, folder, params.render)
+    params = changed(params, {"data": data}, f"--data {name}")
     with ingested(params) as subject:
         for results in compare(plan, params, subject, print):
             path = write_results(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from benchmarks.command import report, run
+from benchmarks.command import create_parser, report, run
 from benchmarks.training_step import add_arguments, pretraining, step_params, stepper, with_update
 from benchmarks.turns import kept_file, take_turns
 from dbp_mae.data.batches import load
@@ -126,12 +126,16 @@ def settings(arguments: argparse.Namespace, workers: int) -> PretrainParams:
 
 def main() -> None:
     """Measure, print the table and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = create_parser(__doc__)
     add_arguments(parser)
-    parser.add_argument("--model", default="small")
+    parser.add_argument("--model", default="small", help="as pretrain.model")
     parser.add_argument("--data", type=Path, help="a folder of images, in place of rendered ones")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 8])
-    parser.add_argument("--crops-per-image", type=int, default=4)
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 2, 8], help="processes that load"
+    )
+    parser.add_argument(
+        "--crops-per-image", type=int, default=4, help="of a batch that share an image"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         given = arguments.data

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.command import report, run
+from benchmarks.command import create_parser, report, run
 from benchmarks.training_step import (
     CYCLE,
     add_arguments,
@@ -217,11 +217,15 @@ def headline(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print the table and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = create_parser(__doc__)
     add_arguments(parser)
-    parser.add_argument("--model", default="base" if torch.cuda.is_available() else "small")
-    parser.add_argument("--decoder-dim", type=int, default=512)
-    parser.add_argument("--decoder-depth", type=int, default=8)
+    parser.add_argument(
+        "--model",
+        default="base" if torch.cuda.is_available() else "small",
+        help="as pretrain.model",
+    )
+    parser.add_argument("--decoder-dim", type=int, default=512, help="its width")
+    parser.add_argument("--decoder-depth", type=int, default=8, help="its blocks")
     parser.add_argument("--compile", action="store_true", help="both compiled, after both eager")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -5,7 +5,6 @@ and so is reading images, on JPEG files of ImageNet's usual size; the recipe say
 The figures hold for the machine that this runs on and for no other.
 """
 
-import argparse
 import math
 import os
 import tempfile
@@ -215,10 +214,10 @@ def report(
 
 def main() -> None:
     """Measure, print the table and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipes", nargs="+")
-    parser.add_argument("--batches", type=int, nargs=2, default=(32, 64))
-    parser.add_argument("--steps", type=int, default=10)
+    parser = command.create_parser(__doc__)
+    parser.add_argument("recipes", nargs="+", help="of conf/recipe")
+    parser.add_argument("--batches", type=int, nargs=2, default=(32, 64), help="images, measured")
+    parser.add_argument("--steps", type=int, default=10, help="measured of each")
     parser.add_argument("--set", nargs="*", default=[], help="such as pretrain.model=small")
     arguments = parser.parse_args()
     batches = (min(arguments.batches), max(arguments.batches))

@@ -5,7 +5,6 @@ was cut off goes on when the command is given again (paper_scale begins anew). `
 size on any machine.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.command import create_parser
 from benchmarks.results_file import RESULTS, device_slug
 
 GRACE = 20
@@ -133,10 +133,12 @@ def print_headlines(folder: Path) -> None:
 
 def main() -> None:
     """Run all parts and print what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--data", nargs="+", default=[], metavar=("NAME", "FOLDER"))
-    parser.add_argument("--toy", action="store_true")
+    parser = create_parser(__doc__)
+    parser.add_argument("--minutes", type=float, default=25, help="for all")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar=("NAME", "FOLDER"), help="of convergence"
+    )
+    parser.add_argument("--toy", action="store_true", help="a trial of some minutes")
     arguments = parser.parse_args()
     parts = toy_parts() if arguments.toy else full_parts(arguments.data)
     place = tempfile.TemporaryDirectory() if arguments.toy else nullcontext(str(RESULTS))

@@ -8,7 +8,7 @@ import argparse
 from itertools import product
 from typing import Any
 
-from benchmarks.command import report, run
+from benchmarks.command import create_parser, report, run
 from benchmarks.training_step import CYCLE, add_arguments, step_params, stepper, with_update
 from benchmarks.turns import ratios, take_turns
 from dbp_mae.training.precision import resolve
@@ -79,12 +79,14 @@ def headline(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print the table and write the results, anew after each model, decoder and optimizer."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = create_parser(__doc__)
     add_arguments(parser)
-    parser.add_argument("--models", nargs="+", default=["small"])
-    parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"])
-    parser.add_argument("--decoders", nargs="+", default=list(DECODERS), choices=DECODERS)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--models", nargs="+", default=["small"], help="as pretrain.model")
+    parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], help="of these")
+    parser.add_argument(
+        "--decoders", nargs="+", default=list(DECODERS), choices=DECODERS, help="of these"
+    )
+    parser.add_argument("--compile", action="store_true", help="all of them")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for case in product(arguments.models, arguments.optimizers, arguments.decoders):

@@ -20,13 +20,13 @@ CYCLE = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the settings of a step: by default those of the MAE paper, as far as the device allows."""
     gpu = torch.cuda.is_available()
-    parser.add_argument("--batch", type=int, default=256 if gpu else 64)
+    parser.add_argument("--batch", type=int, default=256 if gpu else 64, help="images")
     parser.add_argument("--image", type=int, default=224, help="side in pixels")
-    parser.add_argument("--patch", type=int, default=16)
-    parser.add_argument("--channels", type=int, default=3, choices=(1, 3))
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--patch", type=int, default=16, help="side in pixels")
+    parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="grey or colour")
+    parser.add_argument("--precision", default="auto", help="as pretrain.precision")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
+    parser.add_argument("--warmup", type=int, default=3, help="turns that do not count")
 
 
 def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams:
