@@ -92,12 +92,13 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
     """Return the label files by name without suffix, relative to the source."""
     labels: dict[str, Path] = {}
     for name in LABEL_FOLDERS:
-        for stem, file in _by_stem(source / name, _files_in(source / name)).items():
-            if stem not in stems:
-                raise UserError(
-                    f"{source / name / file} labels no image: add {stem}.* to the images or "
-                    "delete it."
-                )
+        found = _by_stem(source / name, _files_in(source / name))
+        if orphans := [stem for stem in found if stem not in stems]:
+            raise UserError(
+                f"{source / name / found[orphans[0]]} labels no image{_more(orphans)}: add "
+                f"{orphans[0]}.* to the images or delete it."
+            )
+        for stem, file in found.items():
             if stem in labels:
                 raise UserError(
                     f"{source / name / file} and {source / labels[stem]} label one image: keep one."
@@ -151,11 +152,11 @@ def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
     names = table["image"].str.strip().str.replace("\\", "/")
     if unknown := sorted(set(names) - {image.as_posix() for image in images}):
         raise UserError(
-            f"{path} names the image '{unknown[0]}', which is not among the images: "
-            "correct or delete its row."
+            f"{path} names the image '{unknown[0]}', which is not among the "
+            f"images{_more(unknown)}: correct or delete its row."
         )
-    if twice := sorted(names[names.duplicated()]):
-        raise UserError(f"{path} names the image '{twice[0]}' twice: keep one row.")
+    if twice := sorted(set(names[names.duplicated()])):
+        raise UserError(f"{path} names the image '{twice[0]}' twice{_more(twice)}: keep one row.")
     groups = table["group"].str.strip()
     states = table["state"].str.strip() if "state" in table else [""] * len(table)
     return {
@@ -196,10 +197,16 @@ def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
     groups = {name: match[1] for name, match in matches.items() if match and match[1]}
     if unmatched := [name for name in names if name not in groups]:
         raise UserError(
-            f"data.group_pattern '{pattern}' finds no part in '{unmatched[0]}': "
-            "correct the pattern, or name the part in parts.csv."
+            f"data.group_pattern '{pattern}' finds no part in "
+            f"'{unmatched[0]}'{_more(unmatched)}: correct the pattern, or name the part in parts.csv."
         )
     return groups
+
+
+def _more(found: list[str]) -> str:
+    """Tell how many names have what a sentence says of the first of them."""
+    others = len(found) - 1
+    return f" ({others} more likewise)" if others else ""
 
 
 def _splits_by_folder(

@@ -292,6 +292,11 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
         (parts({"image": "p0_f0.png"}), {}, "parts.csv lacks the column group"),
         (parts(ROW, ROW), {}, "names the image 'p0_f0.png' twice"),
         (parts(ROW | {"image": "p0_f0"}), {}, "names the image 'p0_f0', which is not among the im"),
+        (
+            parts(*(ROW | {"image": x} for x in "abc")),
+            {},
+            r"'a', .* images \(2 more likewise\): corr",
+        ),
         (parts(ROW | {"group": " "}), {}, "gives no group for 'p0_f0.png'"),
         (parts(ROW | {"state": "labeled"}), {}, "gives 'p0_f0.png' the state 'labeled'"),
     ],
