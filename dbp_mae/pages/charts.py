@@ -73,7 +73,7 @@ def pretraining_chart(curves: pd.DataFrame, constant_loss: float) -> Figure:
     figure = Figure((WIDTH, HEIGHT))
     axes = figure.subplots()
     axes.axhline(constant_loss, color=INK, linewidth=1.2, linestyle="--", label="a constant's loss")
-    axes.plot(curves["step"], curves["train_loss"], color=PALE, label="training")
+    axes.plot(curves["step"], curves["train_loss"], color=PALE, marker=".", label="training")
     axes.plot(curves["step"], curves["val_loss"], color=BLUE, marker="o", label="validation")
     axes.set(xlabel="step", ylabel="reconstruction loss", ylim=(0, None), xlim=(0, None))
     _legend_above(axes, axes.get_lines())
