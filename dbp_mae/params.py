@@ -112,7 +112,10 @@ class DecorrelationParams(Block):
     """Steps between two updates of R."""
     block: Count | None
     """Widest block of R; wider layers get a block-diagonal R. None: the encoder's width."""
-    layers: Annotated[list[Literal["qkv", "proj", "fc1", "fc2"]], Field(min_length=1)]
+    layers: Annotated[
+        list[Literal["patch_embed", "qkv", "proj", "fc1", "fc2"]], Field(min_length=1)
+    ]
+    """The patch embedding, whose R is found once and stays, and linear layers of the blocks."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -127,6 +130,16 @@ class DecorrelationParams(Block):
                 "or R does not settle"
             )
         return self
+
+    @property
+    def whitens_patches(self) -> bool:
+        """Whether the patch embedding's inputs are decorrelated."""
+        return self.update != "none" and "patch_embed" in self.layers
+
+    @property
+    def block_layers(self) -> list[str]:
+        """The names of the blocks' decorrelated layers."""
+        return [name for name in self.layers if name != "patch_embed"]
 
 
 class PretrainParams(Block):

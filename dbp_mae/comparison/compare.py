@@ -84,9 +84,7 @@ class _Comparison:
             images.fill(os.cpu_count() or 1)  # else the first variant would do it for the others
         self.energy = EnergyMeter.of_this_machine()
         self.conditions = Conditions(environment=environment(), code=code_sha256())
-        for (
-            variant
-        ) in self.settings.values():  # one that cannot be trained is refused before any is
+        for variant in self.settings.values():  # what cannot be trained is refused before any is
             run = create_run(self.images, variant)
             run.check_eps(self.images.batches(variant)[0])
         self.constant_loss = run.constant_loss()  # the same for all

@@ -3,6 +3,7 @@
 import math
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from dbp_mae.params import DataParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
+from dbp_mae.pretraining.patch_whitening import fold_patches, whiten_patches
 from dbp_mae.pretraining.processes import mean_over_processes
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.interruption import Interrupted, held_back
 from dbp_mae.training.loop import DivergedError, Training, clip_gradients, create_fabric
 
-VALIDATION_CROPS = 256
+FIXED_CROPS = 256
+"""What is validated on, and what the whitening of patches is found from."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def pretrain(
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
     run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
     constant_loss = run.constant_loss()
-    validation = validation_batch(images.validation, params)
+    validation = fixed_crops(images.validation, params)
     return Pretrained(run.fold(), run.spec, pd.DataFrame(run.rows), constant_loss, validation)
 
 
@@ -108,8 +111,10 @@ def create_run(
     spec = EncoderSpec(
         params.model, params.patch, params.crop, images.channels, images.mean, images.std
     )
-    validation = validation_batch(images.validation, params)
-    return Pretraining(fabric or create_fabric(params), spec, params, validation)
+    validation = fixed_crops(images.validation, params)
+    fabric = fabric or create_fabric(params)
+    crops, _ = fixed_crops(images.training, params)
+    return Pretraining(fabric, spec, params, validation, crops)
 
 
 def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None:
@@ -163,7 +168,7 @@ class Pretraining(Training):
     """Masked autoencoding, its encoder decorrelated or not.
 
     Each of Fabric's processes is given its part of every batch, and cuts it into `params.accumulate`
-    micro-batches.
+    micro-batches. From `crops`, raw ones to train on, all take what patches look like.
     """
 
     name = "pretrain"
@@ -171,12 +176,19 @@ class Pretraining(Training):
     economy = "raise pretrain.accumulate, or lower pretrain.batch"
 
     def __init__(
-        self, fabric: Fabric, spec: EncoderSpec, params: PretrainParams, validation: Batch
+        self,
+        fabric: Fabric,
+        spec: EncoderSpec,
+        params: PretrainParams,
+        validation: Batch,
+        crops: Tensor,
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params)
+        if params.decorrelation.whitens_patches:
+            self._whiten_patches(crops)
         self.decorrelator = self._attach_decorrelator()
         self.parameters = list(self.plain_model.parameters())
         optimizers = create_optimizers(self.plain_model, params)
@@ -185,9 +197,16 @@ class Pretraining(Training):
             self.plain_model.compile()
         self.validation = fabric.to_device(validation)
 
+    @torch.no_grad()
+    def _whiten_patches(self, crops: Tensor) -> None:
+        """Decorrelate the inputs of the patch embedding; the clock counts it as training."""
+        clock = time.perf_counter()
+        whiten_patches(self.plain_model.encoder.patch_embed.proj, self.plain_model.normalize(crops))
+        self.seconds += time.perf_counter() - clock
+
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params
-        if params.decorrelation.update == "none":
+        if params.decorrelation.update == "none" or not params.decorrelation.block_layers:
             return None
         check_sample(params.decorrelation, self._tokens(params.batch // self.passes))
         return Decorrelator(
@@ -313,13 +332,14 @@ class Pretraining(Training):
         """Return the trained network, R folded in."""
         if self.decorrelator:
             self.decorrelator.fold()
+        fold_patches(self.plain_model.encoder.patch_embed.proj)
         return self.plain_model.cpu().eval()
 
 
-def validation_batch(images: DecodedImages, params: PretrainParams) -> Batch:
-    """Return fixed crops of the validation images with fixed masks; the same for every seed."""
-    used = min(len(images), VALIDATION_CROPS)
-    each = math.ceil(VALIDATION_CROPS / used)
+def fixed_crops(images: DecodedImages, params: PretrainParams) -> Batch:
+    """Return crops of images with masks that are the same for every seed."""
+    used = min(len(images), FIXED_CROPS)
+    each = math.ceil(FIXED_CROPS / used)
     fixed = params.model_copy(update={"batch": used * each, "crops_per_image": each})
     return CropBatches(images, fixed, seed=0)[0]
 

@@ -12,10 +12,14 @@ from tiny import start, step, tiny_params
 from dbp_mae.files import write_text
 
 FILE = Path(__file__).parents[1] / "golden/pretraining_losses.json"
+BLOCKS = ["qkv", "proj", "fc1", "fc2"]
+LAYERS = {"none": BLOCKS, "paper": BLOCKS, "function-preserving": ["patch_embed", *BLOCKS]}
 VARIANTS = {
-    f"{optimizer}, {update}": tiny_params(optimizer=optimizer, update=update, eps=0.02)
+    f"{optimizer}, {update}": tiny_params(
+        optimizer=optimizer, update=update, eps=0.02, layers=layers
+    )
     for optimizer in ("adamw", "muon")
-    for update in ("none", "paper", "function-preserving")
+    for update, layers in LAYERS.items()
 }
 
 

@@ -13,7 +13,7 @@ from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import DecorrelationParams, PretrainParams
-from dbp_mae.pretraining.train import Pretraining, validation_batch
+from dbp_mae.pretraining.train import Pretraining, fixed_crops
 from dbp_mae.training.checkpoint import Checkpoint
 
 SPEC = EncoderSpec("nano", 8, 32, 1, (0.5,), (0.25,))
@@ -25,7 +25,7 @@ DECORRELATION = DecorrelationParams(
     sample=0.5,
     every=1,
     block=None,
-    layers=["qkv", "proj", "fc1", "fc2"],
+    layers=["patch_embed", "qkv", "proj", "fc1", "fc2"],
 )
 PARAMS = PretrainParams(
     source=Path("images"),
@@ -82,10 +82,11 @@ def pictures(count: int) -> DecodedImages:
 def start(params: PretrainParams, fabric: Fabric | None = None) -> tuple[Pretraining, CropBatches]:
     """Return a training before its first step, and its batches, or this process's part of them."""
     torch.manual_seed(params.seed)
-    validation = validation_batch(pictures(2), params)
+    validation = fixed_crops(pictures(2), params)
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=params.precision)
     batches = CropBatches(pictures(6), params, params.seed, fabric.global_rank, fabric.world_size)
-    return Pretraining(fabric, SPEC, params, validation), batches
+    crops, _ = fixed_crops(pictures(6), params)
+    return Pretraining(fabric, SPEC, params, validation, crops), batches
 
 
 def step(training: Pretraining, batches: CropBatches) -> float:
