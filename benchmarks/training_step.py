@@ -13,7 +13,7 @@ from dbp_mae.params import PretrainParams, load_params
 from dbp_mae.pretraining.train import Pretraining
 from dbp_mae.training.loop import create_fabric
 
-CYCLE = 4
+CYCLE = 8
 """Steps that a contestant takes at a stretch: the default updates R at one of so many."""
 
 
