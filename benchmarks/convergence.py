@@ -36,8 +36,14 @@ from dbp_mae.errors import UserError
 from dbp_mae.params import Params, RenderParams, check_block, load_params
 from dbp_mae.training.checkpoint import ROOT
 
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return values
+
+
 CONF = Path(__file__).parents[1] / "conf"
-PLAN = yaml.safe_load((CONF / "comparison/default.yaml").read_text(encoding="utf-8"))
+PLAN = _read(CONF / "comparison/default.yaml")
 """The pipeline's own comparison, whose variants these are."""
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
@@ -82,17 +88,14 @@ def describe(name: str, folder: list[str], render: RenderParams) -> dict[str, An
     Raises:
         UserError: the recipe is unknown, or its folder is not given.
     """
-    recipes = sorted(path.stem for path in CONF.glob("recipe/*.yaml"))
-    if name not in recipes:
-        raise UserError(f"--data {name} is unknown: name one of {', '.join(recipes)}.")
+    recipes = {path.stem: _read(path) for path in sorted(CONF.glob("recipe/*.yaml"))}
+    whole = [recipe for recipe, values in recipes.items() if "defaults" not in values]
+    if name not in whole:
+        raise UserError(f"--data {name} is unknown: name one of {', '.join(whole)}.")
     if name != "wirebond" and len(folder) != 1:
         raise UserError(f"--data {name} needs its folder: --data {name} FOLDER.")
-    common, own = (
-        yaml.safe_load((CONF / file).read_text(encoding="utf-8"))["data"]
-        for file in ("config.yaml", f"recipe/{name}.yaml")
-    )
     source = _rendered(render) if name == "wirebond" else Path(folder[0])
-    return {**common, **own, "source": source}
+    return _read(CONF / "config.yaml")["data"] | recipes[name]["data"] | {"source": source}
 
 
 def _rendered(render: RenderParams) -> Path:

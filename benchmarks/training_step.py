@@ -52,8 +52,10 @@ def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams
 
 def with_update(params: PretrainParams, update: str, every: int = 1) -> PretrainParams:
     """Return the settings with another decorrelation; `none` is the untouched model."""
-    changes = {"update": update, "every": every}
-    decorrelation = params.decorrelation.model_copy(update=changes)
+    decorrelation = params.decorrelation
+    layers = decorrelation.block_layers if update == "paper" else decorrelation.layers
+    changes = {"update": update, "every": every, "layers": layers}
+    decorrelation = decorrelation.model_copy(update=changes)
     return params.model_copy(update={"decorrelation": decorrelation})
 
 

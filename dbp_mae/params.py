@@ -115,7 +115,8 @@ class DecorrelationParams(Block):
     layers: Annotated[
         list[Literal["patch_embed", "qkv", "proj", "fc1", "fc2"]], Field(min_length=1)
     ]
-    """The patch embedding, whose R is found once and stays, and linear layers of the blocks."""
+    """Linear layers of the blocks; and the patch embedding, whose R is found once and stays as it is,
+    whatever the keys above say of its steps."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,4 +1,4 @@
-"""Where the stages leave what others read; dvc.yaml names the same paths."""
+"""The outputs of stages that several modules name; dvc.yaml has the same paths."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from dbp_mae.pages import formatting
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this package, by its path in it, filled with `values`.
+    """Return a template of dbp_mae, by its path in that package, filled with `values`.
 
     What goes into a page (.html.j2) is escaped; `formatting.FILTERS` are there, and a name that is not
     given is an error.

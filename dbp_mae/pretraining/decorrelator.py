@@ -39,7 +39,7 @@ class Decorrelator:
     torch.distributed runs, statistics are those of all processes. Nothing here waits for the device.
 
     Args:
-        encoder: whose layers `params.layers` names.
+        encoder: whose layers `params.block_layers` names.
         params: all but the steps' length.
         eps: that length, at the full learning rate (`step_length`).
         seed: draws the samples.
@@ -188,7 +188,7 @@ def _decorrelated_layers(
 ) -> Iterator[tuple[str, nn.Linear]]:
     """Yield the linear layers of the encoder's blocks that `params` names."""
     for name, layer in encoder.named_modules():
-        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in params.layers:
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in params.block_layers:
             yield name, layer
 
 

@@ -168,7 +168,7 @@ class Pretraining(Training):
     """Masked autoencoding, its encoder decorrelated or not.
 
     Each of Fabric's processes is given its part of every batch, and cuts it into `params.accumulate`
-    micro-batches. From `crops`, raw ones to train on, all take what patches look like.
+    micro-batches. `crops`, raw training images, uint8, B C H W, show what patches look like.
     """
 
     name = "pretrain"
@@ -186,7 +186,7 @@ class Pretraining(Training):
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
         self.passes = fabric.world_size * params.accumulate
-        self.plain_model = MaskedAutoencoder(spec, params)
+        self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
         if params.decorrelation.whitens_patches:
             self._whiten_patches(crops)
         self.decorrelator = self._attach_decorrelator()
@@ -201,7 +201,10 @@ class Pretraining(Training):
     def _whiten_patches(self, crops: Tensor) -> None:
         """Decorrelate the inputs of the patch embedding; the clock counts it as training."""
         clock = time.perf_counter()
-        whiten_patches(self.plain_model.encoder.patch_embed.proj, self.plain_model.normalize(crops))
+        model = self.plain_model
+        with self.within_memory("the whitening of patches"):
+            images = model.normalize(self.fabric.to_device(crops))
+            whiten_patches(model.encoder.patch_embed.proj, images)
         self.seconds += time.perf_counter() - clock
 
     def _attach_decorrelator(self) -> Decorrelator | None:

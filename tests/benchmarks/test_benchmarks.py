@@ -49,6 +49,10 @@ def headline(
     return content["headline"]
 
 
+def test_a_turn_holds_one_update_of_the_default() -> None:
+    assert default_params().pretrain.decorrelation.every == training_step.CYCLE
+
+
 def test_step_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*ARGUMENTS["benchmarks.step_overhead"], "--optimizers", "muon"]
     figures = headline(step_overhead, arguments, tmp_path, monkeypatch)

@@ -73,6 +73,7 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
     [
         (["--data", "bsdata"], "needs its folder"),
         (["--data", "cats"], "is unknown"),
+        (["--data", "imagenet10", "folder"], "is unknown: name one of .*imagenet, wirebond"),
         (["--toy", "--pretrain", "steps"], "--pretrain: 'steps' is not KEY=VALUE"),
         (["--toy", "--variants", "Muon; steps"], "--variants .* KEY=VALUE"),
         (["--toy", "--variants", "Muon;optimizer=adamw"], "optimizer follows from the name"),

@@ -73,9 +73,22 @@ def test_all_variants_see_the_same_batches_and_begin_alike(
             images.batches(plain)[step], images.batches(preserving)[step], strict=True
         ):
             assert torch.equal(one, other)
-    runs = (create_run(images, variant) for variant in (plain, preserving))
+    weights, others = (
+        {
+            name.replace("parametrizations.weight.original", "weight"): weight
+            for name, weight in create_run(images, variant).plain_model.named_parameters()
+        }
+        for variant in (plain, preserving)
+    )
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
+    decorrelation = preserving.decorrelation
+    blocks = decorrelation.model_copy(update={"layers": decorrelation.block_layers})
+    within = preserving.model_copy(update={"decorrelation": blocks})
     with torch.no_grad():
-        first, second = (run.validate()["val_loss"] for run in runs)
+        first, second = (
+            create_run(images, variant).validate()["val_loss"] for variant in (plain, within)
+        )
     assert first == pytest.approx(second, rel=1e-5)
 
 
@@ -305,7 +318,7 @@ def test_the_files_of_the_repository_fit() -> None:
     for file in folder.glob("*.yaml"):
         made = load_plan(file)
         common = made.common(default_params()).pretrain
-        other = {"eps": 0.001, "total_eps": None, "every": 1}
+        other = {"eps": 0.001, "total_eps": None, "every": 1, "layers": ["qkv"]}
         left = common.model_copy(
             update={"decorrelation": common.decorrelation.model_copy(update=other)}
         )

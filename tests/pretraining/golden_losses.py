@@ -13,7 +13,8 @@ from dbp_mae.files import write_text
 
 FILE = Path(__file__).parents[1] / "golden/pretraining_losses.json"
 BLOCKS = ["qkv", "proj", "fc1", "fc2"]
-LAYERS = {"none": BLOCKS, "paper": BLOCKS, "function-preserving": ["patch_embed", *BLOCKS]}
+ALL = ["patch_embed", *BLOCKS]
+LAYERS = {"none": ALL, "paper": BLOCKS, "function-preserving": ALL}
 VARIANTS = {
     f"{optimizer}, {update}": tiny_params(
         optimizer=optimizer, update=update, eps=0.02, layers=layers

@@ -23,8 +23,17 @@ from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, save_encoder
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, PretrainParams
+from dbp_mae.pretraining.patch_whitening import whiten_patches
 from dbp_mae.pretraining.pictures import draw_reconstructions
-from dbp_mae.pretraining.train import Pretrained, Pretraining, pretrain, summarize
+from dbp_mae.pretraining.train import (
+    Pretrained,
+    Pretraining,
+    PretrainingImages,
+    create_run,
+    fixed_crops,
+    pretrain,
+    summarize,
+)
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.interruption import Interrupted
 
@@ -116,7 +125,7 @@ class Killed(Exception):
 def test_resume_is_bit_identical(
     optimizer: str, update: str, frame: pd.DataFrame, data: DataParams, tmp_path: Path
 ) -> None:
-    params = settings(update, optimizer=optimizer, checkpoint_every=9)  # R moves after 8 and 12
+    params = settings(update, optimizer=optimizer, checkpoint_every=9)  # R moves after 8 and 16
     whole = run(frame, data, params, tmp_path / "whole")
 
     def kill() -> None:
@@ -227,6 +236,21 @@ def test_what_one_device_meets_alone_is_one_sentence(
     missing = frame.assign(path=frame["path"].where(frame.index != training[0], "gone.png"))
     with pytest.raises(UserError, match=r"\A\S*gone\.png: .*Restore it.*\Z"):
         run(missing, data, settings(devices=2), tmp_path)
+
+
+def test_every_seed_whitens_by_the_same_training_images(
+    frame: pd.DataFrame, data: DataParams
+) -> None:
+    images = PretrainingImages.of(frame, data)
+    models = [create_run(images, settings(seed=seed)).plain_model for seed in (0, 1)]
+    embedding = create_encoder(create_run(images, settings()).spec).patch_embed.proj
+    crops, _ = fixed_crops(images.training, settings())
+    with torch.no_grad():
+        whiten_patches(embedding, models[0].normalize(crops))
+    wanted = embedding.parametrizations["weight"][0].decorrelator
+    for model in models:
+        (whitened,) = model.encoder.patch_embed.proj.parametrizations["weight"]
+        assert torch.equal(whitened.decorrelator, wanted)
 
 
 def test_file_is_a_plain_timm_model(trained: Pretrained, tmp_path: Path) -> None:
