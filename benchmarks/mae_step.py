@@ -224,8 +224,8 @@ def main() -> None:
         default="base" if torch.cuda.is_available() else "small",
         help="as pretrain.model",
     )
-    parser.add_argument("--decoder-dim", type=int, default=512, help="its width")
-    parser.add_argument("--decoder-depth", type=int, default=8, help="its blocks")
+    parser.add_argument("--decoder-dim", type=int, default=512, help="width of the decoder")
+    parser.add_argument("--decoder-depth", type=int, default=8, help="blocks of the decoder")
     parser.add_argument("--compile", action="store_true", help="both compiled, after both eager")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []

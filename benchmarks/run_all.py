@@ -134,9 +134,13 @@ def print_headlines(folder: Path) -> None:
 def main() -> None:
     """Run all parts and print what came of them."""
     parser = create_parser(__doc__)
-    parser.add_argument("--minutes", type=float, default=25, help="for all")
+    parser.add_argument("--minutes", type=float, default=25, help="for all parts together")
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar=("NAME", "FOLDER"), help="of convergence"
+        "--data",
+        nargs="+",
+        default=[],
+        metavar=("NAME", "FOLDER"),
+        help="a recipe and its images, for convergence and loader",
     )
     parser.add_argument("--toy", action="store_true", help="a trial of some minutes")
     arguments = parser.parse_args()

@@ -82,11 +82,13 @@ def main() -> None:
     parser = create_parser(__doc__)
     add_arguments(parser)
     parser.add_argument("--models", nargs="+", default=["small"], help="as pretrain.model")
-    parser.add_argument("--optimizers", nargs="+", default=["muon", "adamw"], help="of these")
     parser.add_argument(
-        "--decoders", nargs="+", default=list(DECODERS), choices=DECODERS, help="of these"
+        "--optimizers", nargs="+", default=["muon", "adamw"], help="as pretrain.optimizer"
     )
-    parser.add_argument("--compile", action="store_true", help="all of them")
+    parser.add_argument(
+        "--decoders", nargs="+", default=list(DECODERS), choices=DECODERS, help="light hides less"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the models")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for case in product(arguments.models, arguments.optimizers, arguments.decoders):
