@@ -61,10 +61,8 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
     """
     rates = slice(1 if arguments.toy else None)
     pretrain = _settings(arguments.pretrain, "--pretrain")
-    if "warmup_steps" in pretrain:
-        raise UserError(
-            "--pretrain warmup_steps: each optimizer has a warm-up of its own here; leave it out."
-        )
+    if own := pretrain.keys() & {"optimizer", "decorrelation", "warmup_steps"}:
+        raise UserError(f"--pretrain {min(own)}: each variant has its own here; leave it out.")
     pretrain["warmup_steps"] = 0  # that of params.yaml may be longer than the steps
     plan = check_block(
         {
