@@ -45,6 +45,8 @@ def _read(path: Path) -> dict[str, Any]:
 CONF = Path(__file__).parents[1] / "conf"
 PLAN = _read(CONF / "comparison/default.yaml")
 """The pipeline's own comparison, whose variants these are."""
+OWN = {"optimizer", "decorrelation", "warmup_steps"}
+"""What its name in the plan says of a variant."""
 TOY: dict[str, dict[str, Any]] = {
     "render": {"devices": 6, "views": 2, "labelled_share": 0.9, "size": 96},
     "pretrain": {"steps": 4, "warmup_steps": 1, "batch": 8, "crop": 32, "validate_every": 2},
@@ -61,7 +63,7 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
     """
     rates = slice(1 if arguments.toy else None)
     pretrain = _settings(arguments.pretrain, "--pretrain")
-    if own := pretrain.keys() & {"optimizer", "decorrelation", "warmup_steps"}:
+    if own := pretrain.keys() & OWN:
         raise UserError(f"--pretrain {min(own)}: each variant has its own here; leave it out.")
     pretrain["warmup_steps"] = 0  # that of params.yaml may be longer than the steps
     plan = check_block(
@@ -114,7 +116,7 @@ def _variant(name: str, rates: slice) -> dict[str, Any]:
         raise UserError(f"--variants {name!r} is unknown: name some of {known}.")
     variant = PLAN["variants"][way]
     settings = _settings(texts, f"--variants {name!r}")
-    if decided := settings.keys() & {"optimizer", "decorrelation", "warmup_steps"}:
+    if decided := settings.keys() & OWN:
         raise UserError(
             f"--variants {name!r}: {min(decided)} follows from the name before the semicolon; leave it out."
         )

@@ -73,7 +73,7 @@ def pretraining(params: PretrainParams, channels: int) -> Pretraining:
         params.model, params.patch, params.crop, channels, (0.5,) * channels, (0.2,) * channels
     )
     pixels, noise = random_batch(params, channels)
-    return Pretraining(create_fabric(params), spec, params, (pixels[:1], noise[:1]), pixels)
+    return Pretraining(create_fabric(params), spec, params, (pixels[:1], noise[:1]), lambda: pixels)
 
 
 def stepper(params: PretrainParams, channels: int) -> Callable[[], object]:

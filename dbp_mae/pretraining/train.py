@@ -113,8 +113,9 @@ def create_run(
     )
     validation = fixed_crops(images.validation, params)
     fabric = fabric or create_fabric(params)
-    crops, _ = fixed_crops(images.training, params)
-    return Pretraining(fabric, spec, params, validation, crops)
+    return Pretraining(
+        fabric, spec, params, validation, lambda: fixed_crops(images.training, params)[0]
+    )
 
 
 def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None:
@@ -168,7 +169,7 @@ class Pretraining(Training):
     """Masked autoencoding, its encoder decorrelated or not.
 
     Each of Fabric's processes is given its part of every batch, and cuts it into `params.accumulate`
-    micro-batches. `crops`, raw training images, uint8, B C H W, show what patches look like.
+    micro-batches. Where patches are whitened, `crops` is called for raw training images, uint8, B C H W.
     """
 
     name = "pretrain"
@@ -181,14 +182,14 @@ class Pretraining(Training):
         spec: EncoderSpec,
         params: PretrainParams,
         validation: Batch,
-        crops: Tensor,
+        crops: Callable[[], Tensor],
     ) -> None:
         super().__init__(fabric, params)
         self.params, self.spec = params, spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
         if params.decorrelation.whitens_patches:
-            self._whiten_patches(crops)
+            self._whiten_patches(crops())
         self.decorrelator = self._attach_decorrelator()
         self.parameters = list(self.plain_model.parameters())
         optimizers = create_optimizers(self.plain_model, params)

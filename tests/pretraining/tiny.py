@@ -85,8 +85,10 @@ def start(params: PretrainParams, fabric: Fabric | None = None) -> tuple[Pretrai
     validation = fixed_crops(pictures(2), params)
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision=params.precision)
     batches = CropBatches(pictures(6), params, params.seed, fabric.global_rank, fabric.world_size)
-    crops, _ = fixed_crops(pictures(6), params)
-    return Pretraining(fabric, SPEC, params, validation, crops), batches
+    training = Pretraining(
+        fabric, SPEC, params, validation, lambda: fixed_crops(pictures(6), params)[0]
+    )
+    return training, batches
 
 
 def step(training: Pretraining, batches: CropBatches) -> float:
