@@ -72,7 +72,7 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
             "pretrain": pretrain,
             "variants": {name: _variant(name, rates) for name in arguments.variants},
             "tuning": PLAN["tuning"] | ({"extensions": 0} if arguments.toy else {}),
-            "seeds": list(range(1, arguments.seeds + 1)),
+            "seeds": arguments.seeds,
             "finetune": PLAN["finetune"] if arguments.finetune else None,
         },
         Plan,
@@ -159,7 +159,7 @@ def _settings(texts: list[str], option: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compare, and write benchmarks/results/convergence-<data>-<device>.json as it grows."""
+    """Compare, and write benchmarks/results/convergence-<name>-<device>.json as it grows."""
     parser = create_parser(__doc__)
     parser.add_argument(
         "--data",
@@ -174,8 +174,11 @@ def main() -> None:
     parser.add_argument(
         "--variants", nargs="+", default=list(PLAN["variants"]), metavar="NAME", help="to compare"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many are measured")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=PLAN["seeds"], help="of the measured runs"
+    )
     parser.add_argument("--finetune", action="store_true", help="compare the held-out mIoU too")
+    parser.add_argument("--name", help="of the results, where not the recipe's")
     parser.add_argument("--toy", action="store_true", help="a minute's worth, to see that it runs")
     arguments = parser.parse_args()
     name, *folder = arguments.data
@@ -188,7 +191,7 @@ def main() -> None:
     with ingested(params) as subject:
         for results in compare(plan, params, subject, print):
             path = write_results(
-                f"convergence{'-toy' * arguments.toy}-{name}",
+                f"convergence{'-toy' * arguments.toy}-{arguments.name or name}",
                 headline(results),
                 table(results),
                 comparison=json.loads(results.model_dump_json()),

@@ -38,13 +38,13 @@ def convergence(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 def test_the_toy_runs_and_is_not_repeated(tmp_path: Path) -> None:
     own = "Muon, function-preserving; steps=2; rest_rate=0.25"
     names = ["AdamW", "AdamW, paper", own]
-    arguments = ["--toy", "--seeds", "2", "--variants", *names]
+    arguments = ["--toy", "--name", "short", "--seeds", "3", "5", "--variants", *names]
     first = convergence(tmp_path, *arguments)
     assert first.returncode == 0, first.stderr
-    (file,) = (tmp_path / "results").glob("convergence-toy-wirebond-*.json")
+    (file,) = (tmp_path / "results").glob("convergence-toy-short-*.json")
     content = json.loads(file.read_text())
     runs = content["comparison"]["measurements"]
-    assert {(run["variant"], run["seed"]) for run in runs} == set(product(names, (1, 2)))
+    assert {(run["variant"], run["seed"]) for run in runs} == set(product(names, (3, 5)))
     assert "time to AdamW's best" in first.stdout
     (said,) = [text for text in content["headline"]["sentences"] if "trained for" in text]
     assert "trained for 2 steps instead of 4" in said
@@ -82,7 +82,7 @@ def test_fine_tuning_without_its_packages_is_one_sentence(tmp_path: Path) -> Non
         (["--data", "cats", "--pretrain", "stepz=3"], "stepz"),
         (["--toy", "--pretrain", "warmup_steps=1"], "warmup_steps: each variant has its own"),
         (["--toy", "--pretrain", "optimizer=adamw"], "optimizer: each variant has its own"),
-        (["--toy", "--seeds", "0"], "seeds"),
+        (["--toy", "--seeds", "0"], "measure with other seeds"),
         (["--toy", "--variants", "SGD"], "is unknown"),
         (["--toy", "--variants", "AdamW", "Muon; steps=0"], "steps"),
     ],
