@@ -5,11 +5,10 @@ from typing import Any
 
 from dbp_mae.comparison.results import QUANTITIES, Results, Spread
 from dbp_mae.pages.formatting import UNKNOWN, count, decimal
+from dbp_mae.pretraining.constant_predictor import hardly_beaten
 
 FEW_SEEDS = 3
 """With fewer seeds than these the sentences warn of chance."""
-LEARNT = 0.98
-"""A loss above this share of a constant predictor's is hardly better than that."""
 DRIFT = 1.1
 """A change of the machine's speed that is worth a warning."""
 WAITING = 0.1
@@ -70,9 +69,8 @@ def sentences(results: Results) -> list[str]:
     if results.candidate:
         found.append(_verdict(results, results.candidate))
     found += _worth(results)
-    if (
-        target := results.best_loss(results.plan.baseline).mean or 0
-    ) > LEARNT * results.constant_loss:
+    target = results.best_loss(results.plan.baseline).mean or 0
+    if hardly_beaten(target, results.constant_loss):
         found.append(
             f"Beware: {results.plan.baseline} hardly learnt anything (its best loss is {target:.3f}, "
             f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "

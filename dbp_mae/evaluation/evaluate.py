@@ -24,7 +24,7 @@ from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.params import Params
 from dbp_mae.segmentation.metrics import (
     bootstrap_weights,
-    intersection_and_union,
+    class_areas,
     iou,
     iou_of_areas,
     mean_iou,
@@ -156,14 +156,18 @@ def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> N
 
     A class that a resample lacks keeps its IoU over all groups, or the mean would be of other classes.
     """
-    areas = np.stack([intersection_and_union(image.confusion) for image in judged])
+    areas = np.stack([class_areas(image.confusion) for image in judged])
     by_group = np.zeros((weights.shape[1], *areas.shape[1:]))  # exact: counts are below 2^53
     np.add.at(by_group, codes, areas)
-    whole = iou(_total(judged))[1:]
-    resampled = iou_of_areas(np.tensordot(weights.astype(float), by_group, axes=1))[:, 1:]
-    occurring = np.isfinite(whole)
-    filled = np.where(np.isfinite(resampled), resampled, whole)[:, occurring]
-    return filled.mean(axis=1) if occurring.any() else np.full(len(weights), np.nan)
+    whole = areas.sum(axis=0)
+    resampled = np.tensordot(weights.astype(float), by_group, axes=1)
+    shares = np.where(resampled[:, 2] > 0, iou_of_areas(resampled), iou_of_areas(whole))
+    judgeable = whole[2, 1:] > 0
+    return (
+        shares[:, 1:][:, judgeable].mean(axis=1)
+        if judgeable.any()
+        else np.full(len(weights), np.nan)
+    )
 
 
 def _interval(values: np.ndarray, groups: int) -> tuple[float | None, float | None]:

@@ -19,14 +19,13 @@ from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.pages import charts, formatting
 from dbp_mae.pages.templates import render
 from dbp_mae.params import Params
+from dbp_mae.pretraining.constant_predictor import hardly_beaten
 
 SHIPPED = ("pretrain", "finetune")
 """The stages whose energy went into the shipped model."""
 CONTROL = "scratch"
 FEW_PARTS = 10
 """Fewer held-out parts than these make a bootstrap interval unreliable."""
-LEARNT = 0.98
-"""A pre-training whose loss is above this share of a constant predictor's learnt next to nothing."""
 BILLED = ("seconds", "kwh", "measured_kwh", "estimated_kwh", "co2_kg")
 
 
@@ -75,7 +74,7 @@ class Run:
     def learnt_nothing(self) -> bool:
         """Whether pre-training did hardly better than a constant."""
         summary = self.trainings["pretrain"].summary
-        return bool(summary["val_loss"] > LEARNT * summary["constant_loss"])
+        return hardly_beaten(summary["val_loss"], summary["constant_loss"])
 
 
 def load_run(root: Path) -> Run:

@@ -20,7 +20,7 @@ from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
-from dbp_mae.params import DataParams, PretrainParams
+from dbp_mae.params import DataParams, DecorrelationParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
@@ -369,5 +369,10 @@ def summarize(result: Pretrained, params: PretrainParams, images: int) -> dict[s
         "images": images,
         "model": params.model,
         "optimizer": params.optimizer,
-        "decorrelation": params.decorrelation.update,
+        "decorrelation": _describe(params.decorrelation),
     }
+
+
+def _describe(params: DecorrelationParams) -> str:
+    layers = "" if params.update == "none" else f" ({', '.join(params.layers)})"
+    return f"{params.update}{layers}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dbp_mae.data.labels import IGNORED
-from dbp_mae.segmentation.metrics import iou
+from dbp_mae.segmentation.metrics import mean_iou
 
 OFFSETS = np.linspace(-2, 10, 49)
 """Candidates, added to the logit of the background."""
@@ -68,13 +68,11 @@ def confusion_by_offset(counts: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def best_offset(confusions: NDArray[np.integer]) -> int:
-    """Return which of OFFSETS has the highest IoU, added up over the classes; of equals that nearest to 0.
-
-    No mean: a class that is not labelled would count only at the offsets that leave a pixel of it.
+    """Return which of OFFSETS has the highest mean IoU; of equals that nearest to 0.
 
     Args:
         confusions: (len(OFFSETS), K+1, K+1) counts.
     """
     nearest = np.argsort(np.abs(OFFSETS), kind="stable")
-    quality = np.nansum(iou(confusions)[:, 1:], axis=-1)
+    quality = np.nan_to_num(mean_iou(confusions))
     return int(nearest[quality[nearest].argmax()])

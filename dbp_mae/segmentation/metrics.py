@@ -32,20 +32,21 @@ def confusion_matrix(
     return np.bincount(cells, minlength=size * size).reshape(size, size)
 
 
-def intersection_and_union(confusion: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return the pixels in both and in either of label and prediction, by class.
+def class_areas(confusion: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the pixels in both label and prediction, in either, and in the label, by class.
 
-    They add up over images, as confusion matrices do, and take K+1 times less room.
+    They add up over images, as confusion matrices do, and take less room where classes are many.
 
     Args:
         confusion: (..., K+1, K+1) counts.
 
     Returns:
-        (..., 2, K+1) counts, background first.
+        (..., 3, K+1) counts, background first.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
-    return np.stack([hits, union], axis=-2)
+    labelled = confusion.sum(axis=-1)
+    union = labelled + confusion.sum(axis=-2) - hits
+    return np.stack([hits, union, labelled], axis=-2)
 
 
 def iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -57,28 +58,29 @@ def iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
     Returns:
         (..., K+1) shares, background first.
     """
-    return iou_of_areas(intersection_and_union(confusion))
+    return iou_of_areas(class_areas(confusion))
 
 
-def iou_of_areas(areas: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return what `iou` does, from counts (..., 2, K+1) of `intersection_and_union`."""
+def iou_of_areas(areas: NDArray[np.number]) -> NDArray[np.float64]:
+    """Return what `iou` does, from counts (..., 3, K+1) of `class_areas`."""
     hits, union = areas[..., 0, :], areas[..., 1, :]
     return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
 
 
 def mean_iou(confusion: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Average the IoU over the classes that occur, without background.
+    """Average the IoU over the labelled classes, without background.
+
+    They are the same for every model; a class that only a prediction names would count for some alone.
 
     Args:
         confusion: (..., K+1, K+1) counts.
 
     Returns:
-        (...) shares; nan where no class occurs.
+        (...) shares; nan where no class is labelled.
     """
-    shares = iou(confusion)[..., 1:]
-    occurs = np.isfinite(shares)
-    count = occurs.sum(axis=-1)
-    total = np.where(occurs, shares, 0.0).sum(axis=-1)
+    labelled = confusion.sum(axis=-1)[..., 1:] > 0
+    count = labelled.sum(axis=-1)
+    total = np.where(labelled, iou(confusion)[..., 1:], 0.0).sum(axis=-1)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
 
 

@@ -138,8 +138,14 @@ class Finetuning(Training):
         chosen = best_offset(by_offset)
         confusion = by_offset[chosen]
         columns = {"val_miou": float(mean_iou(confusion))}
-        if not self.best or _rank(columns["val_miou"]) >= _rank(self.best["val_miou"]):
-            self.best = {"step": self.step, **columns, "background_offset": float(OFFSETS[chosen])}
+        quality = _quality(confusion)
+        if not self.best or quality >= self.best["quality"]:
+            self.best = {
+                "step": self.step,
+                **columns,
+                "quality": quality,
+                "background_offset": float(OFFSETS[chosen]),
+            }
             self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
                 key: value.detach().cpu().clone()
@@ -210,9 +216,10 @@ def _attention(fused: bool) -> Iterator[None]:
         set_fused_attn(before)
 
 
-def _rank(miou: float) -> float:
-    """Return the mIoU, or 1 where it is unknown: nothing is labelled there, and nothing called an object."""
-    return 1.0 if math.isnan(miou) else miou
+def _quality(confusion: np.ndarray) -> float:
+    """Return the mIoU; where no class is labelled, the share of the pixels that are not called one."""
+    miou = float(mean_iou(confusion))
+    return float(confusion[0, 0] / confusion.sum()) if math.isnan(miou) else miou
 
 
 def _none_if_unknown(share: float) -> float | None:

@@ -62,7 +62,7 @@ def held_out_miou(model: Path, held_out: pd.DataFrame) -> float:
 def _miou(metrics: dict[str, Any]) -> float:
     if metrics["miou"] is None:
         raise UserError(
-            "No class occurs in the held-out images, so models cannot be compared: label more images."
+            "No class is labelled in the held-out images, so models cannot be compared: label more images."
         )
     return metrics["miou"]
 

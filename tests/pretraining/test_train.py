@@ -278,6 +278,7 @@ def test_summary_and_pictures(trained: Pretrained) -> None:
     summary = summarize(trained, settings(), images=6)
     assert summary["steps"] == 20
     assert summary["val_loss"] == trained.curves["val_loss"].iloc[-1]
+    assert summary["decorrelation"] == "function-preserving (patch_embed, qkv, proj, fc1, fc2)"
     json.dumps(summary)
     picture = draw_reconstructions(trained.model, trained.validation, count=4)
     assert picture.shape == (3 * 40, 4 * 40, 1)

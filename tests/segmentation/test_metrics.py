@@ -89,7 +89,17 @@ def test_iou_by_hand() -> None:
     confusion = confusion_matrix(prediction, target, CLASSES)
     # background: 1 of 1 + false 2 + missed 1; class 1: 3 of 4; class 2: 0 of 1; class 3 absent
     np.testing.assert_allclose(iou(confusion), [1 / 3, 3 / 4, 0.0, np.nan])
-    assert mean_iou(confusion) == pytest.approx((3 / 4 + 0) / 2)
+    assert mean_iou(confusion) == pytest.approx(3 / 4)  # class 2 is not labelled
+
+
+@given(predictions, targets)
+def test_models_are_averaged_over_the_same_classes(
+    prediction: np.ndarray, target: np.ndarray
+) -> None:
+    confusion = confusion_matrix(prediction, target, CLASSES)
+    labelled = [index for index in range(1, CLASSES + 1) if (target == index).any()]
+    shares = iou(confusion)[labelled]
+    assert mean_iou(confusion) == pytest.approx(shares.mean() if labelled else np.nan, nan_ok=True)
 
 
 def test_mean_iou_of_a_stack_is_that_of_each() -> None:
