@@ -108,16 +108,16 @@ def _save(model: onnx.ModelProto, card: ModelCard, path: Path) -> None:
     onnx.save(model, path)
 
 
-def choose_min_score(path: Path, files: list[tuple[Path, Path]], match_iou: float) -> float:
+def choose_min_score(path: Path, files: list[tuple[Path, Path]], match_iou: float) -> float | None:
     """Give the file at `path` the score threshold that is best on images with their masks.
 
     Returns:
-        The threshold; unchanged where no labelled defect is found.
+        The threshold; None where no labelled defect is found, and the file stays as it is.
     """
     segmenter = Segmenter.load(path)
     chosen = best_min_score(judge(segmenter, files), match_iou)
     if chosen is None:
-        return segmenter.card.min_score
+        return None
     with atomic_path(path) as temporary:
         card = segmenter.card.model_copy(update={"min_score": chosen})
         _save(onnx.load(path), card, temporary)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dbp_mae.errors import UserError
@@ -17,10 +17,9 @@ def write_weights(path: Path, network: nn.Module, header: dict[str, Any]) -> Non
     weights = {
         key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
     }
+    metadata = {key: json.dumps(value) for key, value in header.items()}
     with atomic_path(path) as temporary:
-        save_file(
-            weights, temporary, metadata={key: json.dumps(value) for key, value in header.items()}
-        )
+        temporary.write_bytes(save(weights, metadata))  # save_file hides a full disk's OSError
 
 
 def read_weights(path: Path, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -55,6 +56,7 @@ def create_app(max_body: int) -> Starlette:
         },
     )
     # A request that is given up frees its place only when its inspection has ended.
+    app.state.max_body = max_body
     app.state.one_at_a_time = ThreadPoolExecutor(1, "inspection")
     return app
 
@@ -95,15 +97,15 @@ def _switch(request: Request, name: str) -> bool:
 async def _image_bytes(request: Request) -> bytes:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=1)
+    parser.spool_max_size = request.app.state.max_body  # no file on a disk that may be full
     try:
-        async with request.form(max_files=1, max_fields=1) as form:
-            image = form.get("image")
-            if isinstance(image, UploadFile):
-                return await image.read()
-    except HTTPException as error:
-        if error.status_code == 400:  # Starlette's, for a form that is none
-            raise HTTPException(422, f"The form cannot be read: {error.detail}") from None
-        raise
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(422, f"The form cannot be read: {error.message}") from None
+    image = form.get("image")
+    if isinstance(image, UploadFile):
+        return await image.read()
     raise HTTPException(422, "The form has no file in the field image.")
 
 

@@ -59,7 +59,7 @@ def _describe(sample: Sample, source: Path, params: DataParams, masks: Path) -> 
         "path": path.as_posix(),
         "group": sample.group,
         "split": sample.split,
-        "label_state": _label_state(sample),
+        "label_state": _label_state(sample, params.classes),
     }
     try:
         data = (source / path).read_bytes()
@@ -77,8 +77,13 @@ def _describe(sample: Sample, source: Path, params: DataParams, masks: Path) -> 
     return row
 
 
-def _label_state(sample: Sample) -> str:
-    """Return the manifest's label state; a clean image is labelled as all background."""
+def _label_state(sample: Sample, classes: list[str]) -> str:
+    """Return the manifest's label state; a clean image is labelled as all background.
+
+    Without classes no label is read.
+    """
+    if not classes:
+        return "excluded" if sample.state == "excluded" else "unlabelled"
     if sample.state is None:
         return "unlabelled" if sample.label is None else "labelled"
     return "labelled" if sample.state == "clean" else sample.state

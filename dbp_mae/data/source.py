@@ -39,20 +39,22 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
     Raises:
         UserError: there is no image, two files contend for one name, a label file or a row of
             parts.csv has no image, parts.csv lacks columns or values, data.group_pattern is no
-            regular expression or does not name the part of a file, or a folder of data.splits
-            holds no image.
+            regular expression or does not name the part of a file, a folder of data.splits
+            holds no image, or a folder is a link.
     """
     folder = source / params.images
     images = _find_images(folder, LABEL_FOLDERS if folder == source else ())
     labels = _find_labels(source, set(images)) if params.classes else {}
     parts = _read_parts(source / "parts.csv", images.values())
-    if not parts and params.group_pattern is None:
-        print(
-            f"{source}: no parts are named, so views of one part may fall into two splits, which "
-            "flatters the held-out figures; name them in parts.csv or data.group_pattern."
-        )
     names = [image.as_posix() for image in images.values()]
-    groups = _groups_by_pattern(params.group_pattern, [n for n in names if n not in parts])
+    unnamed = [name for name in names if name not in parts]
+    if unnamed and params.group_pattern is None:
+        print(
+            f"{source}: no part is named for {len(unnamed)} of {len(names)} images, such as "
+            f"{unnamed[0]}, so views of one part may fall into two splits, which flatters the "
+            "held-out figures; name them in parts.csv or data.group_pattern."
+        )
+    groups = _groups_by_pattern(params.group_pattern, unnamed)
     splits = _splits_by_folder(folder, params.splits, names)
     samples = [
         Sample(
@@ -108,11 +110,22 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below, relative to it, sorted, without hidden ones."""
+    """Yield the files in a folder and below, relative to it, sorted, without hidden ones.
+
+    Raises:
+        UserError: a folder below is a link, which DVC would not follow either.
+    """
     for path in sorted(folder.rglob("*")):
         file = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in file.parts)
-        if not hidden and not path.is_dir():  # a broken link is a file that cannot be opened
+        if any(part.startswith(".") for part in file.parts):
+            continue
+        if path.is_dir():
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a link to a folder, whose files would be neither read nor versioned: "
+                    "put the folder itself there."
+                )
+        else:  # a broken link is a file that cannot be opened
             yield file
 
 

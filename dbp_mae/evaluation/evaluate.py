@@ -95,7 +95,7 @@ def evaluate(
     per_image = _per_image(held_out, judged, min_score, match_iou)
     overlays = {}
     for rank, row in enumerate(per_image.index[: params.evaluate.overlays], start=1):
-        name = f"{rank:02d}-{Path(per_image.loc[row, 'path']).stem}.png"
+        name = f"{rank:02d}.png"
         image, target = read_labelled(segmenter, *files[row])
         overlays[name] = draw_overlay(image, segmenter.segment(image).mask, target)
         per_image.loc[row, "overlay"] = name

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dbp_mae.data.manifest import SPLITS, read_manifest
+from dbp_mae.data.seen import is_seen, read_seen
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
 from dbp_mae.evaluation.overlays import FALSE, MISSED, RIGHT, UNJUDGED
@@ -46,6 +47,8 @@ class ModelFile:
     sha256: str
     bytes: int
     parity: dict[str, Any]
+    chosen_min_score: float | None
+    """None where it was given, or nothing was found to choose it by."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Run:
     thresholds: pd.DataFrame
     frame: pd.DataFrame
     """The validated manifest."""
+    pretrained_on: pd.DataFrame
+    """The images that the pre-training saw, which may be those of an earlier run (`data.seen`)."""
     reconstructions: bytes
     overlays: dict[str, bytes]
 
@@ -69,6 +74,22 @@ class Run:
         """What the shipped model cost; the control stands apart."""
         first, *others = (self.trainings[name].emissions for name in SHIPPED)
         return sum(others, start=first)
+
+    @property
+    def held_out(self) -> pd.DataFrame:
+        """The rows of the manifest that the figures are of."""
+        held_out = self.frame["split"] == "test"
+        return self.frame[held_out & (self.frame["label_state"] == "labelled")]
+
+    @property
+    def held_out_but_seen(self) -> int:
+        """How many held-out images, or others of their parts, the pre-training saw."""
+        return int(is_seen(self.held_out, self.pretrained_on).sum())
+
+    @property
+    def parts_told_apart(self) -> bool:
+        """Whether any part is known to be shown by several images."""
+        return not self.frame["group"].is_unique
 
     @property
     def learnt_nothing(self) -> bool:
@@ -97,6 +118,7 @@ def load_run(root: Path) -> Run:
             per_image=per_image,
             thresholds=pd.read_csv(evaluation / "thresholds.csv"),
             frame=read_manifest(root / "data/validated.parquet"),
+            pretrained_on=read_seen(root / "models/pretrain/seen.csv"),
             reconstructions=(root / "models/pretrain/reconstructions.png").read_bytes(),
             overlays={name: (evaluation / "overlays" / name).read_bytes() for name in drawn},
         )
@@ -163,8 +185,13 @@ def _load_training(folder: Path) -> Training:
 def _load_model(folder: Path) -> ModelFile:
     path = folder / "segmenter.onnx"
     segmenter = Segmenter.load(path)
-    parity = _load_json(folder / "export/parity.json")
-    return ModelFile(segmenter.card, segmenter.sha256, path.stat().st_size, parity)
+    return ModelFile(
+        card=segmenter.card,
+        sha256=segmenter.sha256,
+        bytes=path.stat().st_size,
+        parity=_load_json(folder / "export/parity.json"),
+        chosen_min_score=_load_json(folder / "export/min_score.json")["chosen"],
+    )
 
 
 def _load_json(path: Path) -> Any:
@@ -217,6 +244,17 @@ def _not_measured(run: Run, params: Params) -> list[str]:
         "Energy beyond training: preparing the data, export, evaluation, cooling, the making of "
         "the machine, and the use of the model on the line are not counted.",
     ]
+    if seen := run.held_out_but_seen:
+        sentences.append(
+            f"The worth of pre-training on images that are new to it: the encoder that was taken over "
+            f"had seen {seen} of the {len(run.held_out)} held-out images, or others of their parts, "
+            "without labels. That flatters the model, and its gain over the control."
+        )
+    if not run.parts_told_apart:
+        sentences.append(
+            "Images of other parts: every image counts as a part of its own. If several show one part, "
+            "all figures and intervals flatter: name the parts in parts.csv or data.group_pattern."
+        )
     if params.data.defects:
         sentences.append(
             "Whole parts: escape and overkill are shares of images. A part that is seen in several "

@@ -16,6 +16,7 @@ from pipelines.flows.outcome import one_sentence, run_from_shell
 from pipelines.flows.promotion import served_model
 
 LOG_VARIABLE = "DBP_MAE_INSPECTION_LOG"
+MODEL_VARIABLE = "DBP_MAE_MODEL"
 
 
 @flow
@@ -23,13 +24,15 @@ LOG_VARIABLE = "DBP_MAE_INSPECTION_LOG"
 def monitor(log: Path | None = None, window: int = 500) -> str | State:
     """Compare the last `window` inspections with the served model's reference.
 
-    The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names.
+    The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names,
+    as DBP_MAE_MODEL may name the model.
     Lines that are not inspections are skipped, and counted in the message.
     The run ends Failed, under the name Drifted, when a statistic has moved.
     """
     observed, skipped = read_inspections(log or _log_of_service(), window)
     remark = f" Skipped lines that are not inspections: {skipped}." if skipped else ""
-    card = Segmenter.load(served_model(), gpu=False).card
+    model = Path(os.environ.get(MODEL_VARIABLE) or served_model())
+    card = Segmenter.load(model, gpu=False).card
     judged = drift(observed, card.reference, card.training_images)
     create_table_artifact(
         key="drift",

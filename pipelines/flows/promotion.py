@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from dbp_mae.data.seen import is_seen, read_seen, write_seen
 from dbp_mae.errors import UserError
-from dbp_mae.files import atomic_path, sha256_of, write_text
+from dbp_mae.files import atomic_path, sha256_of
 from pipelines.artifacts import MODEL
 
 PRODUCTION = Path("models/production/segmenter.onnx")
 SEEN = PRODUCTION.with_name("seen.csv")
-IDENTITY = ["sha256", "group"]
-"""What tells an image, and its part, from others."""
 
 
 def served_model() -> Path:
@@ -62,11 +61,11 @@ def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
     # New labels redraw the splits: the served model may have learnt from parts that are now held out.
     held_out = manifest[(manifest["split"] == "test") & (manifest["label_state"] == "labelled")]
     try:
-        seen = pd.read_csv(SEEN, dtype=str, keep_default_na=False, usecols=IDENTITY)
+        seen = read_seen(SEEN)
     except (FileNotFoundError, ValueError):  # that of an earlier version lists no parts
         reason = f"{SEEN} does not list the images and parts that the served model has seen"
     else:
-        known = held_out["sha256"].isin(seen["sha256"]) | held_out["group"].isin(seen["group"])
+        known = is_seen(held_out, seen)
         if not known.all():
             return held_out[~known]
         reason = "the served model has seen every part that is now held out"
@@ -81,5 +80,4 @@ def _replace(manifest: pd.DataFrame) -> None:
     SEEN.unlink(missing_ok=True)
     with atomic_path(PRODUCTION) as temporary:
         shutil.copyfile(MODEL, temporary)
-    seen = manifest.loc[manifest["split"].isin(["train", "val"]), IDENTITY]
-    write_text(SEEN, seen.to_csv(index=False))
+    write_seen(SEEN, manifest)

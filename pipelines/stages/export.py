@@ -19,7 +19,7 @@ from pipelines.stage import run
 
 
 def main(params: Params) -> None:
-    """Export both; choose the threshold that ships; write the parity report."""
+    """Export both; choose the threshold that ships, unless it is given; write what the report tells of it."""
     frame = read_manifest(VALIDATED)
     export_file(CONTROL, ("scratch",), None, frame, params)
     parity = export_file(SEGMENTER, ("pretrain", "finetune"), ENCODER, frame, params)
@@ -28,10 +28,16 @@ def main(params: Params) -> None:
         f"{parity.bytes / 1e6:.1f} MB; largest difference {parity.max_difference:.1e}, "
         f"same class on {parity.same_argmax_share:.3%} of the pixels"
     )
+    chosen = None
     if params.export.min_score is None:
         files = labelled_files(frame, "val", params.data.source, DATA)
-        min_score = choose_min_score(MODEL, files, params.evaluate.match_iou)
-        print(f"objects of a score of {min_score} or more are reported")
+        chosen = choose_min_score(MODEL, files, params.evaluate.match_iou)
+        print(
+            "no labelled defect of the validation images is found, to choose a score by"
+            if chosen is None
+            else f"objects of a score of {chosen} or more are reported"
+        )
+    write_text(Path("models/export/min_score.json"), json.dumps({"chosen": chosen}))
 
 
 def export_file(

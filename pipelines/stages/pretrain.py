@@ -8,6 +8,7 @@ import pandas as pd
 
 from dbp_mae import emissions
 from dbp_mae.data.manifest import read_manifest
+from dbp_mae.data.seen import write_seen
 from dbp_mae.encoder import load_encoder, save_encoder
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
@@ -26,6 +27,7 @@ FILES = (
     "summary.json",
     "reconstructions.png",
     "emissions.json",
+    "seen.csv",
 )
 """What a pre-training leaves."""
 
@@ -57,6 +59,7 @@ def train(params: Params) -> None:
         picture = draw_reconstructions(result.model, result.validation)
         (PRETRAINED / "reconstructions.png").write_bytes(encode_png(picture))
         write_text(PRETRAINED / "emissions.json", meter.emissions.model_dump_json(indent=2))
+        write_seen(PRETRAINED / "seen.csv", frame)
         checkpoint.discard()
         print(
             f"validation loss {summary['val_loss']:.3f}; a constant scores {summary['constant_loss']:.3f}"

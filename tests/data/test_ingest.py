@@ -141,6 +141,13 @@ def test_folders_below_and_capital_endings(source: Path) -> None:
     assert rows.loc["p1_f0.PNG", "label_state"] == "labelled"
 
 
+def test_a_link_to_a_folder_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (source / "images/line2").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="line2 is a link to a folder"):
+        ingested(source)
+
+
 def test_other_files_beside_the_images_are_named(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,9 +160,9 @@ def test_groups_come_from_parts_csv_then_the_pattern_then_the_image(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ingested(source).loc["p0_f0.png", "group"] == "p0"
-    assert "no parts are named" not in capsys.readouterr().out
+    assert "no part is named" not in capsys.readouterr().out
     assert ingested(source, group_pattern=None).loc["p0_f0.png", "group"] == "p0_f0.png"
-    assert "no parts are named" in capsys.readouterr().out
+    assert "no part is named for 12 of 12 images" in capsys.readouterr().out
     folder.write_parts(source, [{"image": "p0_f0.png", "group": "lot", "machine": "7"}])
     rows = ingested(source)
     assert rows.loc[["p0_f0.png", "p0_f1.png"], "group"].to_list() == ["lot", "p0"]
@@ -178,6 +185,13 @@ def test_archive_needs_no_labels_and_reads_none(source: Path) -> None:
     assert set(rows["label_state"]) == {"unlabelled"}
     assert set(rows["split"]) == {"train", "val"}
     assert (source.parent / "data/masks").is_dir(), "the stage promises it to DVC"
+
+    states = {"p0_f0": "labelled", "p0_f1": "clean", "p1_f0": "excluded", "p1_f1": "unlabelled"}
+    parts = [{"image": f"{n}.png", "group": n[:2], "state": s} for n, s in states.items()]
+    folder.write_parts(source, parts)
+    rows = ingested(source, classes=[], defects=[])
+    assert rows["label_state"].value_counts().to_dict() == {"unlabelled": 11, "excluded": 1}
+    assert rows["label_error"].isna().all()
 
 
 def test_images_in_another_folder_are_found(source: Path) -> None:

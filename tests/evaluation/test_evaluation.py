@@ -288,6 +288,6 @@ def test_the_stage_writes_what_the_report_reads(
 
     written = {str(path.relative_to("reports")) for path in Path("reports").rglob("*.*")}
     tables = {f"evaluation/{name}.csv" for name in ("classes", "per_image", "thresholds")}
-    assert tables | {"metrics.json", "evaluation/overlays/01-missed.png"} <= written
+    assert tables | {"metrics.json", "evaluation/overlays/01.png"} <= written
     metrics = json.loads(Path("reports/metrics.json").read_text())
     assert list(metrics["iou"]) == ["wire", "epoxy"]

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from dbp_mae.data.manifest import manifest_from_rows, write_manifest
+from dbp_mae.data.seen import write_seen
 from dbp_mae.emissions import Emissions, Hardware
 from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
@@ -66,11 +67,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     shutil.copy(tiny_model, models / "segmenter.onnx")
     parity = {"tiles": 64, "max_difference": 1.3e-6, "same_argmax_share": 1.0, "opset": 20}
     write_text(models / "export/parity.json", json.dumps(parity))
+    write_text(models / "export/min_score.json", json.dumps({"chosen": 0.5}))
     write_trainings(models)
 
     picture = encode_png(np.zeros((8, 24, 3), dtype=np.uint8))
     (models / "pretrain/reconstructions.png").write_bytes(picture)
-    (evaluation / "overlays/01-a.png").write_bytes(picture)
+    (evaluation / "overlays/01.png").write_bytes(picture)
     write_evaluation(evaluation)
     write_text(root / "reports/metrics.json", json.dumps(METRICS))
 
@@ -82,7 +84,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     unlabelled = {"path": "images/u.png", "group": "part9", "label_state": "unlabelled"}
     rows += [{**unlabelled, "split": "train"}, {**unlabelled, "split": "test"}]
     (root / "data").mkdir()
-    write_manifest(manifest_from_rows(rows), root / "data/validated.parquet")
+    frame = manifest_from_rows(rows)
+    write_manifest(frame, root / "data/validated.parquet")
+    write_seen(models / "pretrain/seen.csv", frame)
     return root
 
 
@@ -113,7 +117,7 @@ def write_evaluation(folder: Path) -> None:
     pd.DataFrame(classes).to_csv(folder / "classes.csv", index=False)
     per_image = {"path": ["images/a.png", "images/b.png"], "group": ["p", "q"], "miou": [0.2, 0.9],
                  "defects": [2, 0], "found": [1, 0], "false": [1, 0], "verdict": ["reject", "accept"],
-                 "seconds": [0.03, 0.05], "overlay": ["01-a.png", None]}  # fmt: skip
+                 "seconds": [0.03, 0.05], "overlay": ["01.png", None]}  # fmt: skip
     pd.DataFrame(per_image).to_csv(folder / "per_image.csv", index=False)
     score = np.linspace(0, 1, 21)
     thresholds = {"min_score": score, "found_share": 1 - score, "false_per_image": 1 - score,
@@ -323,6 +327,39 @@ def test_a_pretraining_that_learnt_nothing_is_flagged(run: Run, params: Params) 
     text = Tags(page(run, params, MADE)).text
     assert not any(flag in text for flag in flags)
     assert "does pay" in text
+
+
+def test_an_encoder_that_saw_held_out_images_is_told(run: Run, params: Params) -> None:
+    told = "had seen 2 of the 2 held-out images"
+    for made in (page, model_card):
+        arguments = (params, MADE) if made is page else (params,)
+        assert told not in made(run, *arguments)
+        assert "that no training saw" in made(run, *arguments)
+        archive = replace(run, pretrained_on=run.frame)
+        assert told in made(archive, *arguments)
+        assert "that no training saw the labels of" in made(archive, *arguments)
+
+
+def test_without_named_parts_none_is_said_to_be_held_out(run: Run, params: Params) -> None:
+    apart = "Images of one part never fall into two splits"
+    assert apart in page(run, params, MADE)
+    nameless = replace(run, frame=run.frame.assign(group=list(map(str, range(len(run.frame))))))
+    html = page(nameless, params, MADE)
+    assert apart not in html
+    assert "of other parts: every image counts as a part of its own" in html
+    assert "parts that no training saw" not in html + model_card(nameless, params)
+
+
+def test_a_threshold_that_nothing_chose_is_told(run: Run, params: Params) -> None:
+    def told(run: Run, params: Params) -> list[bool]:
+        html = page(run, params, MADE)
+        return [text in html for text in ("chosen on the", "which nothing speaks for")]
+
+    assert told(run, params) == [True, False]
+    unchosen = replace(run, model=replace(run.model, chosen_min_score=None))
+    assert told(unchosen, params) == [False, True]
+    given = params.export.model_copy(update={"min_score": 0.3})
+    assert told(unchosen, params.model_copy(update={"export": given})) == [False, False]
 
 
 def test_names_are_text_and_nothing_else(run: Run, params: Params) -> None:

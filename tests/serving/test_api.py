@@ -1,7 +1,9 @@
 """The routes in this process, with an inspection that a test can hold up."""
 
 import asyncio
+import errno
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from threading import Event, Semaphore
 
 import httpx
@@ -47,6 +49,29 @@ def test_a_request_given_up_keeps_its_place_until_its_inspection_ends() -> None:
             assert not held_up.begun.acquire(blocking=False)  # the second's was dropped
 
     asyncio.run(scenario())
+
+
+def test_a_form_needs_no_room_on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Weighing(Inspector):
+        def __init__(self) -> None:
+            pass
+
+        def inspect(self, data: bytes, with_mask: bool, with_image: bool) -> dict[str, int]:
+            return {"bytes": len(data)}
+
+    def full(file: SpooledTemporaryFile) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", full)
+    app = create_app(max_body=4_000_000)
+    app.state.inspector = Weighing()
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.post("/segment", files={"image": bytes(3_000_000)})
+
+    assert asyncio.run(send()).json() == {"bytes": 3_000_000}
 
 
 def test_an_image_too_large_for_the_classes_is_refused(

@@ -51,6 +51,17 @@ def test_images_like_the_training_images_pass(
     assert [row["drifted"] for row in table] == ["no"] * 4
 
 
+def test_the_model_is_that_of_the_services_variable(
+    log: Path, tiny_card: ModelCard, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_text(inspections(tiny_card, 400))
+    PRODUCTION.unlink()
+    monkeypatch.setenv("DBP_MAE_MODEL", str(tiny_model))
+    assert monitor(log, return_state=True).is_completed()
+    monkeypatch.setenv("DBP_MAE_MODEL", "gone.onnx")
+    assert "gone.onnx" in monitor(log, return_state=True).message
+
+
 def test_a_darker_line_is_found_in_the_last_inspections(log: Path, tiny_card: ModelCard) -> None:
     log.write_text(inspections(tiny_card, 400) + inspections(tiny_card, 300, mean=0.5))
     state = monitor(log, window=300, return_state=True)

@@ -130,7 +130,7 @@ def write_held_out(classes: list[str], labelled: int) -> pd.DataFrame:
     return manifest_from_rows([row | {"label_state": "labelled", "split": "test"}])
 
 
-@pytest.mark.parametrize(("labelled", "expected"), [(2, 1.0), (1, 0.25)])
+@pytest.mark.parametrize(("labelled", "expected"), [(2, 1.0), (1, 0.5)])
 def test_a_model_is_judged_on_the_labels_as_they_are_now(
     tiny_model: Path, labelled: int, expected: float
 ) -> None:

@@ -1,0 +1,32 @@
+"""The list of the images that a training has seen."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dbp_mae.data.seen import is_seen, read_seen, write_seen
+
+
+def images(**splits: str) -> pd.DataFrame:
+    """Return images of these names, each of the part named by its first letter."""
+    rows = [
+        {"sha256": name, "group": name[0], "split": split, "path": name}
+        for name, split in splits.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_images_and_parts_of_a_training_are_known(tmp_path: Path) -> None:
+    write_seen(tmp_path / "seen.csv", images(a1="train", b1="val", c1="test"))
+    seen = read_seen(tmp_path / "seen.csv")
+    later = images(a2="test", b1="test", c1="test", c2="test", d1="test")
+    assert is_seen(later, seen).tolist() == [True, True, False, False, False]
+    renamed = later.assign(group="new")
+    assert is_seen(renamed, seen).tolist() == [False, True, False, False, False]
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "seen.csv").write_text("sha256\na\n")
+    with pytest.raises(ValueError, match="group"):
+        read_seen(tmp_path / "seen.csv")
