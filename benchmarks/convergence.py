@@ -187,7 +187,9 @@ def main() -> None:
         params = changed(params, TOY, "The toy")
     plan = make_plan(arguments, params)
     data = describe(name, folder, params.render)
-    params = changed(params, {"data": data}, f"--data {name}")
+    params = check_block(
+        params.model_dump(by_alias=True) | {"data": data}, Params, f"--data {name}"
+    )
     with ingested(params) as subject:
         for results in compare(plan, params, subject, print):
             path = write_results(

@@ -6,6 +6,7 @@ data. Without a folder it cuts crops from the rendered default images, as PNG an
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from itertools import product
@@ -82,7 +83,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return the figures of one way to load, `step` being images a second of the step alone."""
     params = settings(arguments, workers)
-    kept = kept_file("loader", {**params.model_dump(), "images": name, "keep": keep, "step": step})
+    shown = {"images": name, "keep": keep, "render": load_params().render.model_dump()}
+    kept = kept_file("loader", {**key(params, arguments), **shown, "step": step})
     if kept.exists():
         row: dict[str, Any] = json.loads(kept.read_text())
         return row
@@ -118,10 +120,15 @@ def settings(arguments: argparse.Namespace, workers: int) -> PretrainParams:
         crops_per_image=arguments.crops_per_image,
         workers=workers,
         steps=arguments.rounds,
-        validate_every=max(1, arguments.rounds // 2),
+        validate_every=math.ceil(arguments.rounds / 2),
         checkpoint_every=arguments.rounds,
     )
     return with_update(params, "none")
+
+
+def key(params: PretrainParams, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what tells one measurement from others."""
+    return {**params.model_dump(), "channels": arguments.channels}
 
 
 def main() -> None:
@@ -143,7 +150,7 @@ def main() -> None:
         params = settings(arguments, 0)
         times = take_turns(
             "loader",
-            params.model_dump(),
+            key(params, arguments),
             lambda: {"step": stepper(params, arguments.channels)},
             arguments.rounds,
             arguments.warmup,

@@ -89,18 +89,20 @@ def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Co
     before = _peak_bytes()
     training, sample = create_training(params, max(batches))
     peaks, seconds = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for batch in sorted(batches):
-            part = (sample[0][:batch], sample[1][:batch])
-            training.optimize(part)  # allocates the optimizer's state
-            _reset_peak()
-            with emissions.measure(params.emissions, "steps", Path(folder)) as meter:
-                start = time.perf_counter()
-                for _ in range(steps):
-                    training.optimize(part)
-                synchronize()
-                seconds.append((time.perf_counter() - start) / steps)
-            peaks.append(_peak_bytes() - before)
+    for batch in sorted(batches):
+        part = (sample[0][:batch], sample[1][:batch])
+        training.optimize(part)  # allocates the optimizer's state
+        _reset_peak()
+        with (
+            tempfile.TemporaryDirectory() as folder,  # of its own, or it would go on from the last
+            emissions.measure(params.emissions, "steps", Path(folder)) as meter,
+        ):
+            start = time.perf_counter()
+            for _ in range(steps):
+                training.optimize(part)
+            synchronize()
+            seconds.append((time.perf_counter() - start) / steps)
+        peaks.append(_peak_bytes() - before)
     spent = meter.emissions
     slope = (peaks[1] - peaks[0]) / (max(batches) - min(batches))
     return Cost(

@@ -4,7 +4,7 @@ The variants of one seed take turns on the device, so that what slows the machin
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -177,6 +177,8 @@ class _Comparison:
         progress.skip(contender.training.step)
         while not contender.finished:
             _take_slice(contender, f"tune {name}, learning rate {rate:g}", progress)
+            if contender.due:
+                contender.save()
         return contender.finish(encoder=False)
 
     def _measure(self, seed: int, progress: Progress) -> list[Measurement]:
@@ -184,31 +186,45 @@ class _Comparison:
 
         The first of a round is the last of the next, and each seed begins with another variant.
         """
-        settings = {
-            name: params.model_copy(update={"seed": seed}) for name, params in self.settings.items()
-        }
-        folders = self._measure_folders(seed)
-        done = {name: load_measurement(folder) for name, folder in folders.items()}
-        _make_room_for_compiled(len(folders))
-        turns = [
-            Contender(name, self.images, settings[name], folder, self.energy)
-            for name, folder in folders.items()
-            if not done[name]
-        ]
-        progress.skip(sum(settings[name].steps for name, run in done.items() if run))
+        done, turns = self._go_on(seed)
+        progress.skip(sum(self.settings[name].steps for name in done))
         progress.skip(sum(contender.training.step for contender in turns))
         turns = _rotated(turns, self.plan.seeds.index(seed))
-        while turns:
-            for contender in turns:
+        while running := [contender for contender in turns if not contender.finished]:
+            for contender in running:
                 _take_slice(contender, f"measure {contender.variant}, seed {seed}", progress)
-                if contender.finished:
-                    done[contender.variant] = contender.finish(encoder=True)
-            turns = _rotated([contender for contender in turns if not contender.finished], 1)
-        return [
-            run.model_copy(update={"variant": name})  # it may have been renamed since
-            for name, run in done.items()
-            if run
+            if any(contender.due for contender in running):
+                for contender in turns:
+                    contender.save()
+            turns = _rotated(turns, 1)
+        done |= {contender.variant: contender.finish(encoder=True) for contender in turns}
+        # A variant may have been renamed since.
+        return [done[name].model_copy(update={"variant": name}) for name in self.settings]
+
+    def _go_on(self, seed: int) -> tuple[dict[str, Measurement], list[Contender]]:
+        """Return the runs of a seed that have ended, and the others where they were saved.
+
+        They are compared round by round: runs that a kill left at different rounds begin anew.
+        """
+        folders = self._measure_folders(seed)
+        done = {name: run for name, folder in folders.items() if (run := load_measurement(folder))}
+        _make_room_for_compiled(len(folders))
+        turns = [
+            Contender(
+                name,
+                self.images,
+                self.settings[name].model_copy(update={"seed": seed}),
+                folder,
+                self.energy,
+            )
+            for name, folder in folders.items()
+            if name not in done
         ]
+        if _at_one_round(done, turns):
+            return done, turns
+        for folder in folders.values():
+            Checkpoint(folder).discard()
+        return self._go_on(seed)
 
     def _measure_folders(self, seed: int) -> dict[str, Path]:
         """Return where each variant of a seed is kept: a run counts beside those it ran with."""
@@ -236,6 +252,12 @@ class _Comparison:
             miou = held_out_miou(encoder, recipe, self.params, self.subject, folder)
             yield Finetuned(variant=name, seed=seed, finetune_seed=recipe.seed, miou=miou)
             progress.report(f"fine-tune {name}, seed {seed}, fine-tuning seed {recipe.seed}", 1)
+
+
+def _at_one_round(done: Mapping[str, Measurement], turns: list[Contender]) -> bool:
+    ended = [len(run.rows) for run in done.values()]
+    reached = max([*ended, *(len(contender.rows) for contender in turns)])
+    return all(contender.finished or len(contender.rows) == reached for contender in turns)
 
 
 def _rotated(turns: list[Contender], by: int) -> list[Contender]:
@@ -270,7 +292,7 @@ def _estimated_power(comparison: _Comparison) -> Iterator[Callable[[], float | N
     if comparison.energy.measured or find_spec("codecarbon") is None:
         yield lambda: None
         return
-    folder = comparison.folder("power")
+    folder = comparison.folder("power", comparison.plan)
     with emissions.measure(comparison.params.emissions, "compare", folder) as meter:
         yield lambda: meter.emissions.watts
 

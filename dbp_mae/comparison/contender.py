@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 import torch
@@ -16,17 +16,18 @@ from dbp_mae.encoder import save_encoder
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.files import write_text
 from dbp_mae.params import PretrainParams
-from dbp_mae.pretraining.train import PretrainingImages, create_run
+from dbp_mae.pretraining.train import Pretraining, PretrainingImages, create_run
 from dbp_mae.training.checkpoint import Checkpoint
-from dbp_mae.training.loop import LOG_EVERY, DivergedError, Training
+from dbp_mae.training.loop import LOG_EVERY, DivergedError
 
 WARM_UP_STEPS = 3
+"""At least; and enough for R to move once."""
 
 
 class Contender:
     """A variant at one learning rate and seed, ready to take its next slice.
 
-    The state is in `folder`; a contender made again from there goes on where the last one was.
+    What `save` and `finish` leave is in `folder`; a contender made again from there goes on.
     """
 
     def __init__(
@@ -49,20 +50,27 @@ class Contender:
             self.rows = [Row.model_validate(row) for row in rows]
         self.saved = self.training.step
         self.batches = images.batches(params)
-        warm_up(self.training, self.batches)
+        if not self.finished:
+            warm_up(self.training, self.batches)
 
     @cached_property
     def loader(self) -> Iterator[Pair]:
-        """The batches; processes that load them begin with the first slice, not beside another's."""
-        return self.training.loader(self.batches)
+        """The batches; to start their processes, with the first slice, takes no time of it."""
+        batches = self.training.loader(self.batches)
+        return chain([next(batches)], batches)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether there is no slice left to take."""
         return self.diverged or self.training.finished
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self.finished or self.training.step - self.saved >= self.params.checkpoint_every
+
     def take_slice(self) -> None:
-        """Train up to the next validation, validate, and write the checkpoint if it is due."""
+        """Train up to the next validation, and validate."""
         stop = self.training.next_multiple(self.params.validate_every)
         try:
             self._train(stop)
@@ -71,8 +79,16 @@ class Contender:
         if not self.diverged:
             self.training.log()
             self._add_row()
-        if not self.finished and self.training.step - self.saved >= self.params.checkpoint_every:
-            self._save()
+
+    def save(self) -> None:
+        """Write the checkpoint; of a run that diverged the measurement."""
+        if self.diverged:
+            self.finish(encoder=False)
+            return
+        rows = [row.model_dump() for row in self.rows]
+        state = {"training": self.training.state(), "joules": self.joules, "rows": rows}
+        self.checkpoint.save(state)
+        self.saved = self.training.step
 
     def measurement(self) -> Measurement:
         """Return what was measured so far."""
@@ -122,24 +138,19 @@ class Contender:
         seconds, waited = (self.rows[-1].seconds, self.rows[-1].waited) if self.rows else (0, 0)
         return waited + row["data_wait_share"] * (row["seconds"] - seconds)
 
-    def _save(self) -> None:
-        rows = [row.model_dump() for row in self.rows]
-        state = {"training": self.training.state(), "joules": self.joules, "rows": rows}
-        self.checkpoint.save(state)
-        self.saved = self.training.step
 
-
-def warm_up(training: Training, batches: Batches) -> None:
+def warm_up(training: Pretraining, batches: Batches) -> None:
     """Take a few steps and a validation, and undo them.
 
     So compilation, allocation and the choice of kernels fall before the clock begins; weights,
     optimizer, R, clock and random state are afterwards as they were.
     """
     before = deepcopy(training.state())
+    steps = max(WARM_UP_STEPS, training.params.decorrelation.every)
     device = training.fabric.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         with suppress(DivergedError):  # it will again, with the clock running
-            training.advance(repeat(batches[training.step]), training.step + WARM_UP_STEPS)
+            training.advance(repeat(batches[training.step]), training.step + steps)
         training.log()
     training.load_state(before)
 

@@ -13,6 +13,8 @@ DRIFT = 1.1
 """A change of the machine's speed that is worth a warning."""
 WAITING = 0.1
 """A share of the time spent waiting for batches that is worth a warning."""
+AHEAD = 2
+"""Batches that PyTorch's loader keeps ready for each of its processes."""
 NAMES = {"step": "steps", "seconds": "time", "joules": "energy"}
 """What the quantities are called."""
 
@@ -76,12 +78,22 @@ def sentences(results: Results) -> list[str]:
             f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
             "an empty target. Train for more steps."
         )
+    if lost := {name: n for name in results.settings if (n := results.diverged(name))}:
+        times = [f"{name} in {count} of {len(results.seeds)} seeds" for name, count in lost.items()]
+        found.append(f"Beware: {_listing(times)} diverged, and there nothing is compared with it.")
     if results.drift > DRIFT:
         found += _drifted(results, targets)
     if waiting := [name for name in results.settings if _waits(results, name)]:
         found.append(
             f"Beware: {_listing(waiting)} waited for images during more than {WAITING:.0%} of the time, "
             "which hides what a step costs. Raise pretrain.workers."
+        )
+    common = results.settings[results.plan.baseline]
+    if AHEAD * common.workers > WAITING * common.validate_every:
+        found.append(
+            f"Beware: of the {common.validate_every} batches between two validations, pretrain.workers "
+            f"({common.workers}) load up to {AHEAD * common.workers} while other variants train, and "
+            "these cost no time here. Raise pretrain.validate_every."
         )
     if unfinished := [name for name, tuning in results.tuning.items() if not tuning.bracketed]:
         found.append(

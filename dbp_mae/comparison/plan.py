@@ -119,10 +119,17 @@ class Plan(Block):
         """Return the parameters that all variants start from.
 
         Raises:
-            UserError: a key is unknown or out of range.
+            UserError: a key is unknown or out of range, or several devices are asked for.
         """
         finetune = self.finetune.finetune if self.finetune else {}
-        return changed(params, {"pretrain": self.pretrain, "finetune": finetune}, "The comparison")
+        changes = {"pretrain": self.pretrain, "finetune": finetune}
+        common = changed(params, changes, "The comparison")
+        if common.pretrain.devices > 1:
+            raise UserError(
+                f"The comparison measures on one device, and pretrain.devices is "
+                f"{common.pretrain.devices}: give it `devices: 1` under pretrain."
+            )
+        return common
 
     def settings(self, common: PretrainParams) -> dict[str, PretrainParams]:
         """Return the parameters of each variant, its first learning rate in them.

@@ -272,8 +272,19 @@ class Results(Block):
 
     @property
     def rival(self) -> str:
-        """The variant without decorrelation that reached the least loss: what has to be beaten."""
-        return min(self.plain, key=lambda name: self.best_loss(name).mean or math.inf)
+        """The variant without decorrelation that reached the least loss: what has to be beaten.
+
+        Of a seed in which it diverged nothing counts, or a strong rival would be out with it.
+        """
+        return min(self.plain, key=self._mean_loss)
+
+    def diverged(self, variant: str) -> int:
+        """Return in how many seeds a variant diverged."""
+        return sum(run.diverged for run in self.runs(variant))
+
+    def _mean_loss(self, variant: str) -> float:
+        reached = [loss for loss in self.best_loss(variant).values if math.isfinite(loss)]
+        return statistics.fmean(reached) if reached else math.inf
 
     def _pairs(self, variant: str, target: str) -> list[tuple[Measurement, Measurement]]:
         """Pair each run of a variant with the target's at the same seed, where that did not diverge."""

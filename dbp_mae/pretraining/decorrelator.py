@@ -134,10 +134,10 @@ class Decorrelator:
             largest |= zip(group.names, eigenvalues.flatten(1).amax(1).tolist(), strict=True)
         self.passes = 0
         name = max(largest, key=largest.__getitem__)
-        share = 2 / (self.eps * largest[name])
-        if share <= 1:
+        if self.eps * largest[name] >= 2:
             key = "eps" if self.params.eps is not None else "total_eps"
             value = getattr(self.params, key)
+            share = 2 / (self.eps * largest[name])
             raise UserError(
                 f"pretrain.decorrelation.{key} ({value:g}) is too large for the inputs of {name}, whose R "
                 f"would diverge: use less than {share * value:.2g}, or the function-preserving update, "

@@ -16,9 +16,9 @@ MOMENTUM = 0.9
 def create_optimizers(model: nn.Module, params: PretrainParams) -> list[Optimizer]:
     """Create AdamW for all parameters, or another for the blocks' matrices and AdamW for the rest.
 
-    Only matrices decay. Muon's updates are scaled to AdamW's root mean square (arXiv 2502.16982);
-    SOAP's (arXiv 2409.11321) are so by themselves. Yet Muon learns best at several times the rate that
-    suits AdamW: hence `params.rest_rate`, the factor for what it leaves to AdamW.
+    Only matrices and tokens decay. Muon's updates are scaled to AdamW's root mean square
+    (arXiv 2502.16982); SOAP's (arXiv 2409.11321) are so by themselves. Yet Muon learns best at several
+    times the rate that suits AdamW: hence `params.rest_rate`, the factor for what it leaves to AdamW.
 
     Raises:
         UserError: `muon` with a torch that does not have it, or `soap` without its package.

@@ -19,6 +19,7 @@ from dbp_mae.comparison.subject import Subject
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params
 from dbp_mae.pretraining.train import PretrainingImages, create_run
+from dbp_mae.training.checkpoint import ROOT
 from pipelines import compare as command
 
 
@@ -155,10 +156,25 @@ def test_a_killed_comparison_goes_on_and_yields_the_same_losses(
     results = finished(compare(plan(), params, subject, resumed.append))
     assert losses(results) == losses(whole)
     assert results.tuning == whole.tuning
-    assert 15 <= lines + len(resumed) <= 16  # 9 slices for 2 x 3 runs, those of equal runs once
+    assert 15 <= lines + len(resumed) <= 17  # 9 slices for 2 x 3 runs, those of equal runs once
+    assert sum(line.startswith("measure") for line in resumed) % 3 == 0, "a round is taken whole"
     again: list[str] = []
     assert losses(finished(compare(plan(), params, subject, again.append))) == losses(whole)
     assert again == []
+
+
+def test_runs_at_different_rounds_begin_anew(
+    params: Params, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill within the saving of a round would leave."""
+    monkeypatch.chdir(tmp_path)
+    finished(compare(plan(), params, subject, print))
+    kept = sorted(ROOT.glob("compare-seed-1-*/*/measurement.json"))
+    assert len(kept) == 3
+    kept[1].unlink()
+    again: list[str] = []
+    finished(compare(plan(), params, subject, again.append))
+    assert sum(line.startswith("measure") for line in again) == 9
 
 
 @pytest.mark.parametrize(
@@ -219,7 +235,8 @@ def test_the_encoders_are_judged_on_held_out_images(
         ("plain", 5),
         ("preserving", 5),
     ]
-    assert all(0 <= (item.miou or 0) <= 1 for item in results.finetuned)
+    assert all(0 < item.miou < 1 for item in results.finetuned if item.miou is not None)
+    assert any(item.miou is not None for item in results.finetuned)
     again: list[str] = []
     assert finished(compare(tuned, params, subject, again.append)).finetuned == results.finetuned
 
@@ -291,6 +308,7 @@ def test_images_validated_under_other_values_are_refused(workspace: Path) -> Non
         ({"seeds": []}, "seeds"),
         ({"pretrain": {"learning_rate": 1.0}}, "set by the comparison"),
         ({"pretrain": {"step": 5}}, "step: there is no such key"),
+        ({"pretrain": {"devices": 2}}, "`devices: 1` under pretrain"),
         ({"finetune": {"seeds": [0], "finetune": {"tile": 33}}}, "multiple of pretrain.patch"),
         ({"baseline": "preserving"}, "baseline 'preserving' is decorrelated"),
         ({"variants": {"plain": {"learning_rates": [0.1], "pretrain": {"crop": 32}},

@@ -157,7 +157,7 @@ def test_the_candidate_is_the_tuning_s_not_the_luckiest() -> None:
 
 
 def test_a_shorter_schedule_speaks_for_itself() -> None:
-    """It cannot be the candidate: its loss is higher; it tells what one may do without."""
+    """Beside the candidate it tells what one may do without."""
     found = results(clear_win())
     name = "AdamW, paper"
     short = found.settings[name].model_copy(update={"steps": 50})
@@ -176,6 +176,31 @@ def test_seeds_in_which_the_target_diverged_are_counted() -> None:
     said = " ".join(sentences(results(runs)))
     assert "compared in 2 of 3 seeds" in said
     assert "2 seeds cannot rule out chance" in said
+
+
+def test_a_rival_that_diverged_in_a_seed_has_still_to_be_beaten() -> None:
+    slopes = {"AdamW": 1, "Muon": 5, "AdamW, paper": 2, "Muon, function-preserving": 4}
+    runs = [
+        measurement(name, seed, slope / 1000, diverged=(name, seed) == ("Muon", 1))
+        for seed in (1, 2, 3)
+        for name, slope in slopes.items()
+    ]
+    found = results(runs)
+    assert found.rival == "Muon"
+    said = " ".join(sentences(found))
+    assert "decorrelation does not pay" in said
+    assert "Muon in 1 of 3 seeds diverged" in said
+    assert "diverged" not in " ".join(sentences(results(clear_win())))
+
+
+def test_batches_that_are_loaded_in_others_turns_are_told() -> None:
+    found = results(clear_win())
+    assert "cost no time here" not in " ".join(sentences(found))
+    settings = {
+        name: params.model_copy(update={"workers": 8}) for name, params in found.settings.items()
+    }
+    said = " ".join(sentences(found.model_copy(update={"settings": settings})))
+    assert "of the 10 batches between two validations, pretrain.workers (8) load up to 16" in said
 
 
 def test_an_optimizer_of_its_own_is_not_taken_for_decorrelation() -> None:

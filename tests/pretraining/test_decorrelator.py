@@ -178,6 +178,13 @@ def test_an_eps_that_is_too_large_is_refused_and_does_diverge(share: float, dive
     assert torch.isfinite(matrix(encoder.fc1)).all() != diverges
 
 
+def test_any_eps_suits_inputs_that_are_to_grow() -> None:
+    """With kappa 1 and variances below 1 every eigenvalue of M is negative."""
+    encoder, decorrelator = decorrelated(kappa=1.0, eps=0.5, layers=["fc1"])
+    observe(encoder, decorrelator, 0.1 * correlated_tokens(200))
+    decorrelator.check_eps()
+
+
 def test_check_of_eps_leaves_no_trace() -> None:
     tokens = correlated_tokens(200)
     matrices = []
