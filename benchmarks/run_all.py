@@ -24,7 +24,7 @@ GRACE = 20
 """Seconds that a benchmark has to end after its time is up."""
 SIZE = ["--image", "64", "--patch", "8", "--channels", "1", "--batch", "8"]
 VIT_B = [
-    *("--variants", "AdamW", "AdamW, paper", "Muon", "Muon; rest_rate=0.5"),
+    *("--variants", "AdamW", "Muon; rest_rate=0.5", "Muon, whitened patches; rest_rate=0.5"),
     "Muon, function-preserving",
     *("--pretrain", "model=base", "patch=16", "crop=224", "batch=256", "precision=auto"),
     *("decoder_dim=256", "decoder_depth=2", "steps=200", "validate_every=10"),

@@ -66,8 +66,9 @@ class Contender:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save."""
-        return self.finished or self.training.step - self.saved >= self.params.checkpoint_every
+        """Whether it is time to save what is not finished."""
+        taken = self.training.step - self.saved
+        return not self.finished and taken >= self.params.checkpoint_every
 
     def take_slice(self) -> None:
         """Train up to the next validation, and validate."""
