@@ -159,7 +159,7 @@ def make_card(
     Args:
         frame: the validated manifest, read from `manifest`.
         encoder: the pre-trained encoder's file, or None where there was none.
-        validation_miou: on the validation split; None where no class occurs there.
+        validation_miou: on the validation split; None where no class is labelled there.
         emissions: of every stage that went into the model.
     """
     training = frame[frame["split"] == "train"]

@@ -5,7 +5,6 @@ The variants of one seed take turns on the device, so that what slows the machin
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dbp_mae import emissions
-from dbp_mae.comparison.contender import Contender, encoder_file, load_measurement
+from dbp_mae.comparison.contender import (
+    Contender,
+    encoder_file,
+    finish_together,
+    load_measurement,
+    save_together,
+)
 from dbp_mae.comparison.plan import Plan
+from dbp_mae.comparison.power import estimated_power, with_estimate
 from dbp_mae.comparison.progress import Progress
 from dbp_mae.comparison.results import (
     Data,
@@ -54,7 +59,7 @@ def compare(
 ) -> Iterator[Results]:
     """Run what is not finished yet; yield the results so far whenever they have grown.
 
-    A comparison that was killed goes on from .checkpoints/; a finished run is never repeated there
+    A comparison that was killed goes on from .checkpoints/; a finished seed is never repeated there
     while data, settings, hardware, versions and code are the same.
 
     Raises:
@@ -62,7 +67,9 @@ def compare(
     """
     with Checkpoint(ROOT / "comparison").alone():  # two at once would slow each other
         comparison = _Comparison(plan, params, subject, announce)
-        with _estimated_power(comparison) as watts:
+        folder = comparison.folder("power", plan)
+        measured = comparison.energy.measured
+        with estimated_power(params.emissions, measured, folder) as watts:
             for _ in comparison.run():
                 yield comparison.results(watts())
 
@@ -132,7 +139,7 @@ class _Comparison:
             energy=source,
             constant_loss=self.constant_loss,
             tuning=self.tuning,
-            measurements=[_with_estimate(run, source) for run in self.measurements],
+            measurements=[with_estimate(run, source) for run in self.measurements],
             finetuned=self.finetuned,
         )
 
@@ -178,8 +185,9 @@ class _Comparison:
         while not contender.finished:
             _take_slice(contender, f"tune {name}, learning rate {rate:g}", progress)
             if contender.due:
-                contender.save()
-        return contender.finish(encoder=False)
+                save_together([contender])
+        (done,) = finish_together([contender], encoders=False)
+        return done
 
     def _measure(self, seed: int, progress: Progress) -> list[Measurement]:
         """Run all variants with one seed, in turns.
@@ -194,10 +202,9 @@ class _Comparison:
             for contender in running:
                 _take_slice(contender, f"measure {contender.variant}, seed {seed}", progress)
             if any(contender.due for contender in running):
-                for contender in turns:
-                    contender.save()
-            turns = _rotated(turns, 1)
-        done |= {contender.variant: contender.finish(encoder=True) for contender in turns}
+                save_together(turns)
+            turns = _rotated(turns, turns.index(running[0]) + 1)
+        done |= {run.variant: run for run in finish_together(turns, encoders=True)}
         # A variant may have been renamed since.
         return [done[name].model_copy(update={"variant": name}) for name in self.settings]
 
@@ -222,6 +229,7 @@ class _Comparison:
         ]
         if _at_one_round(done, turns):
             return done, turns
+        turns.clear()  # a device may not hold them twice
         for folder in folders.values():
             Checkpoint(folder).discard()
         return self._go_on(seed)
@@ -276,25 +284,6 @@ def _take_slice(contender: Contender, text: str, progress: Progress) -> None:
     else:
         outcome = f"validation loss {contender.rows[-1].val_loss:.4f}"
     progress.report(f"{text}: step {step} of {steps}, {outcome}", step - before)
-
-
-def _with_estimate(run: Measurement, source: EnergySource) -> Measurement:
-    """Return a run with joules in proportion to its seconds, where no counter was read."""
-    if source.kind != "estimated" or source.watts is None:
-        return run
-    rows = [row.model_copy(update={"joules": row.seconds * source.watts}) for row in run.rows]
-    return run.model_copy(update={"rows": rows})
-
-
-@contextmanager
-def _estimated_power(comparison: _Comparison) -> Iterator[Callable[[], float | None]]:
-    """Give codecarbon's mean power in watts so far; None where a counter is read, or without it."""
-    if comparison.energy.measured or find_spec("codecarbon") is None:
-        yield lambda: None
-        return
-    folder = comparison.folder("power", comparison.plan)
-    with emissions.measure(comparison.params.emissions, "compare", folder) as meter:
-        yield lambda: meter.emissions.watts
 
 
 def _check_finetuning(frame: pd.DataFrame) -> None:

@@ -1,8 +1,8 @@
 """One pre-training of a comparison: warmed up, taken in slices, its energy read, resumed after a kill."""
 
 import math
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from functools import cached_property
 from itertools import chain, repeat
@@ -14,7 +14,7 @@ from dbp_mae.comparison.results import Measurement, Row
 from dbp_mae.data.batches import Batches, Pair
 from dbp_mae.encoder import save_encoder
 from dbp_mae.energy import EnergyMeter
-from dbp_mae.files import write_text
+from dbp_mae.files import atomic_path
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import Pretraining, PretrainingImages, create_run
 from dbp_mae.training.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ WARM_UP_STEPS = 3
 class Contender:
     """A variant at one learning rate and seed, ready to take its next slice.
 
-    What `save` and `finish` leave is in `folder`; a contender made again from there goes on.
+    What `saving` and `finishing` leave is in `folder`; a contender made again from there goes on.
     """
 
     def __init__(
@@ -81,14 +81,13 @@ class Contender:
             self.training.log()
             self._add_row()
 
-    def save(self) -> None:
-        """Write the checkpoint; of a run that diverged the measurement."""
-        if self.diverged:
-            self.finish(encoder=False)
-            return
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Write the checkpoint, or the measurement of a run that diverged; kept when the block succeeds."""
         rows = [row.model_dump() for row in self.rows]
         state = {"training": self.training.state(), "joules": self.joules, "rows": rows}
-        self.checkpoint.save(state)
+        with self._ending() if self.diverged else self.checkpoint.saving(state):
+            yield
         self.saved = self.training.step
 
     def measurement(self) -> Measurement:
@@ -101,15 +100,21 @@ class Contender:
             diverged=self.diverged,
         )
 
-    def finish(self, encoder: bool) -> Measurement:
-        """Write the measurement, and the encoder if wanted, in place of the checkpoint."""
+    @contextmanager
+    def finishing(self, encoder: bool) -> Iterator[None]:
+        """Write the measurement, and the encoder if wanted; kept when the block succeeds."""
         if encoder and not self.diverged:
             model = self.training.fold()
             save_encoder(encoder_file(self.folder), model.encoder, self.training.spec)
-        done = self.measurement()
-        write_text(measurement_file(self.folder), done.model_dump_json())
+        with self._ending():
+            yield
         self.checkpoint.path.unlink(missing_ok=True)
-        return done
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        with atomic_path(measurement_file(self.folder)) as temporary:
+            temporary.write_text(self.measurement().model_dump_json(), encoding="utf-8")
+            yield
 
     def _train(self, stop: int) -> None:
         loader = self.loader  # starts its processes, before the counters are read
@@ -138,6 +143,21 @@ class Contender:
         """Return the seconds spent waiting for batches, up to a row of the training's curves."""
         seconds, waited = (self.rows[-1].seconds, self.rows[-1].waited) if self.rows else (0, 0)
         return waited + row["data_wait_share"] * (row["seconds"] - seconds)
+
+
+def save_together(contenders: Iterable[Contender]) -> None:
+    """Save all, or none where one cannot be written: they are compared round by round."""
+    with ExitStack() as stack:
+        for contender in contenders:
+            stack.enter_context(contender.saving())
+
+
+def finish_together(contenders: Sequence[Contender], encoders: bool) -> list[Measurement]:
+    """Finish all, or none where one cannot be written; return what was measured."""
+    with ExitStack() as stack:
+        for contender in contenders:
+            stack.enter_context(contender.finishing(encoders))
+    return [contender.measurement() for contender in contenders]
 
 
 def warm_up(training: Pretraining, batches: Batches) -> None:

@@ -78,9 +78,13 @@ def sentences(results: Results) -> list[str]:
             f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
             "an empty target. Train for more steps."
         )
+    seeds = len(results.seeds)
     if lost := {name: n for name in results.settings if (n := results.diverged(name))}:
-        times = [f"{name} in {count} of {len(results.seeds)} seeds" for name, count in lost.items()]
-        found.append(f"Beware: {_listing(times)} diverged, and there nothing is compared with it.")
+        times = [f"{name} in {n} of {seeds} seeds" for name, n in lost.items()]
+        found.append(
+            f"Beware: {_listing(times)} diverged. Such a run reached no loss: as the one compared it "
+            "counts as never, and as the one to compare with not at all."
+        )
     if results.drift > DRIFT:
         found += _drifted(results, targets)
     if waiting := [name for name in results.settings if _waits(results, name)]:
@@ -89,11 +93,12 @@ def sentences(results: Results) -> list[str]:
             "which hides what a step costs. Raise pretrain.workers."
         )
     common = results.settings[results.plan.baseline]
-    if AHEAD * common.workers > WAITING * common.validate_every:
+    ahead = min(AHEAD * common.workers, common.validate_every)
+    if ahead > WAITING * common.validate_every:
         found.append(
-            f"Beware: of the {common.validate_every} batches between two validations, pretrain.workers "
-            f"({common.workers}) load up to {AHEAD * common.workers} while other variants train, and "
-            "these cost no time here. Raise pretrain.validate_every."
+            f"Beware: of the {common.validate_every} batches between two validations, up to {ahead} are "
+            "loaded while other variants train, and these cost no time here. Raise "
+            "pretrain.validate_every, or lower pretrain.workers."
         )
     if unfinished := [name for name, tuning in results.tuning.items() if not tuning.bracketed]:
         found.append(
@@ -211,7 +216,10 @@ def _verdict(results: Results, candidate: str) -> str:
             f"cannot be told, for no variant has the optimizer {optimizer} without it"
         )
     elif max(ratios) < 1:
-        verdict = f"decorrelation pays on these data: it is ahead of {rival} in every seed"
+        compared = " compared" * (len(ratios) < len(results.seeds))
+        verdict = (
+            f"decorrelation pays on these data: it is ahead of {rival} in every seed{compared}"
+        )
     elif min(ratios) >= 1:
         verdict = f"decorrelation does not pay on these data: in no seed is it ahead of {rival}"
     else:

@@ -18,7 +18,7 @@ from dbp_mae.training.checkpoint import Checkpoint
 def held_out_miou(
     encoder: Path, recipe: FinetuneParams, params: Params, subject: Subject, folder: Path
 ) -> float | None:
-    """Return the held-out mIoU of a segmenter on a pre-trained encoder; None where no class occurs.
+    """Return the held-out mIoU of a segmenter on a pre-trained encoder; None where no class is labelled.
 
     The figure is kept in `folder`, and so is the state of a training that was killed.
 

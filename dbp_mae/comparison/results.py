@@ -106,7 +106,7 @@ class Finetuned(Block):
     seed: int
     finetune_seed: int
     miou: float | None
-    """None where no class occurs."""
+    """None where no class is labelled."""
 
 
 class EnergySource(Block):
@@ -258,7 +258,7 @@ class Results(Block):
         return _spread(end.waited / end.seconds for end in ends)
 
     def miou(self, variant: str) -> Spread:
-        """Return the held-out mIoU of every fine-tuning in which a class occurred."""
+        """Return the held-out mIoU of every fine-tuning that could be judged."""
         found = (item.miou for item in self.finetuned if item.variant == variant)
         return _spread(share for share in found if share is not None)
 

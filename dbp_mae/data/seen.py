@@ -4,16 +4,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from dbp_mae.errors import UserError
 from dbp_mae.files import write_text
 
 IDENTITY = ["sha256", "group"]
 """What tells an image, and its part, from others."""
 
 
+def part_is_named(images: pd.DataFrame) -> pd.Series:
+    """Tell of each row of a manifest whether its part is named, or its group the image's own name."""
+    own = [
+        path == group or path.endswith(f"/{group}")
+        for path, group in zip(images["path"], images["group"], strict=True)
+    ]
+    return ~pd.Series(own, index=images.index, dtype=bool)
+
+
 def write_seen(path: Path, frame: pd.DataFrame) -> None:
     """List what a training on `frame` (a validated manifest) sees: its splits train and val."""
-    seen = frame.loc[frame["split"].isin(["train", "val"]), IDENTITY]
-    write_text(path, seen.to_csv(index=False))
+    seen = frame[frame["split"].isin(["train", "val"])]
+    # In another folder the same file name is another image.
+    groups = seen["group"].where(part_is_named(seen), "")
+    write_text(path, seen.assign(group=groups)[IDENTITY].to_csv(index=False))
 
 
 def read_seen(path: Path) -> pd.DataFrame:
@@ -21,11 +33,17 @@ def read_seen(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: it is missing.
-        ValueError: it is not one.
+        UserError: it is not one.
     """
-    return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=IDENTITY)
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=IDENTITY)
+    except ValueError:
+        raise UserError(
+            f"{path} does not list images and their parts (sha256, group): run the stage pretrain anew."
+        ) from None
 
 
 def is_seen(images: pd.DataFrame, seen: pd.DataFrame) -> pd.Series:
     """Tell of each row of a manifest whether its image or its part is in the list."""
-    return images["sha256"].isin(seen["sha256"]) | images["group"].isin(seen["group"])
+    parts = set(seen["group"]) - {""}
+    return images["sha256"].isin(seen["sha256"]) | images["group"].isin(parts)

@@ -43,7 +43,7 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
             holds no image, or a folder is a link.
     """
     folder = source / params.images
-    images = _find_images(folder, LABEL_FOLDERS if folder == source else ())
+    images = _find_images(source, folder, LABEL_FOLDERS if folder == source else ())
     labels = _find_labels(source, set(images)) if params.classes else {}
     parts = _read_parts(source / "parts.csv", images.values())
     names = [image.as_posix() for image in images.values()]
@@ -69,7 +69,7 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
     return _draw(samples, params.share, params.seed)
 
 
-def _find_images(folder: Path, left_out: Container[str]) -> dict[str, Path]:
+def _find_images(source: Path, folder: Path, left_out: Container[str]) -> dict[str, Path]:
     """Return the images by name without suffix, relative to `folder`, but for its folders `left_out`."""
     if not folder.is_dir():
         raise UserError(
@@ -78,7 +78,7 @@ def _find_images(folder: Path, left_out: Container[str]) -> dict[str, Path]:
         )
     images: list[Path] = []
     others: list[Path] = []
-    for file in _files_in(folder):
+    for file in _files_in(source, folder):
         if file.parts[0] in left_out:
             continue
         (images if file.suffix.lower() in IMAGE_SUFFIXES else others).append(file)
@@ -94,7 +94,7 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
     """Return the label files by name without suffix, relative to the source."""
     labels: dict[str, Path] = {}
     for name in LABEL_FOLDERS:
-        found = _by_stem(source / name, _files_in(source / name))
+        found = _by_stem(source / name, _files_in(source, source / name))
         if orphans := [stem for stem in found if stem not in stems]:
             raise UserError(
                 f"{source / name / found[orphans[0]]} labels no image{_more(orphans)}: add "
@@ -109,23 +109,22 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
     return labels
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below, relative to it, sorted, without hidden ones.
+def _files_in(source: Path, folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder of a source and below, relative to it, sorted, without hidden ones.
 
     Raises:
-        UserError: a folder below is a link, which DVC would not follow either.
+        UserError: the folder, or one below, is a link: DVC does not version what it points to.
     """
-    for path in sorted(folder.rglob("*")):
+    for path in (folder, *sorted(folder.rglob("*"))):
         file = path.relative_to(folder)
         if any(part.startswith(".") for part in file.parts):
             continue
-        if path.is_dir():
-            if path.is_symlink():
-                raise UserError(
-                    f"{path} is a link to a folder, whose files would be neither read nor versioned: "
-                    "put the folder itself there."
-                )
-        else:  # a broken link is a file that cannot be opened
+        if path.is_symlink() and path.is_dir() and path != source:
+            raise UserError(
+                f"{path} is a link to a folder, whose files DVC would not version: put the folder "
+                "itself there."
+            )
+        if file.parts and not path.is_dir():  # a broken link is a file that cannot be opened
             yield file
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dbp_mae.data.manifest import SPLITS, read_manifest
-from dbp_mae.data.seen import is_seen, read_seen
+from dbp_mae.data.seen import is_seen, part_is_named, read_seen
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
 from dbp_mae.evaluation.overlays import FALSE, MISSED, RIGHT, UNJUDGED
@@ -64,8 +64,8 @@ class Run:
     thresholds: pd.DataFrame
     frame: pd.DataFrame
     """The validated manifest."""
-    pretrained_on: pd.DataFrame
-    """The images that the pre-training saw, which may be those of an earlier run (`data.seen`)."""
+    pretrained_on: pd.DataFrame | None
+    """The images that the pre-training saw, perhaps in an earlier run (`data.seen`); None: unknown."""
     reconstructions: bytes
     overlays: dict[str, bytes]
 
@@ -82,14 +82,16 @@ class Run:
         return self.frame[held_out & (self.frame["label_state"] == "labelled")]
 
     @property
-    def held_out_but_seen(self) -> int:
-        """How many held-out images, or others of their parts, the pre-training saw."""
+    def held_out_but_seen(self) -> int | None:
+        """How many held-out images, or others of their parts, the pre-training saw; None: unknown."""
+        if self.pretrained_on is None:
+            return None
         return int(is_seen(self.held_out, self.pretrained_on).sum())
 
     @property
-    def parts_told_apart(self) -> bool:
-        """Whether any part is known to be shown by several images."""
-        return not self.frame["group"].is_unique
+    def without_part(self) -> int:
+        """Of how many images the part is not named."""
+        return int((~part_is_named(self.frame)).sum())
 
     @property
     def learnt_nothing(self) -> bool:
@@ -104,7 +106,7 @@ def load_run(root: Path) -> Run:
     Raises:
         UserError: a file is missing.
     """
-    evaluation = root / "reports/evaluation"
+    evaluation, seen = root / "reports/evaluation", root / "models/pretrain/seen.csv"
     try:
         per_image = pd.read_csv(evaluation / "per_image.csv")
         drawn = per_image["overlay"].dropna()
@@ -118,7 +120,7 @@ def load_run(root: Path) -> Run:
             per_image=per_image,
             thresholds=pd.read_csv(evaluation / "thresholds.csv"),
             frame=read_manifest(root / "data/validated.parquet"),
-            pretrained_on=read_seen(root / "models/pretrain/seen.csv"),
+            pretrained_on=read_seen(seen) if seen.exists() else None,
             reconstructions=(root / "models/pretrain/reconstructions.png").read_bytes(),
             overlays={name: (evaluation / "overlays" / name).read_bytes() for name in drawn},
         )
@@ -244,16 +246,22 @@ def _not_measured(run: Run, params: Params) -> list[str]:
         "Energy beyond training: preparing the data, export, evaluation, cooling, the making of "
         "the machine, and the use of the model on the line are not counted.",
     ]
-    if seen := run.held_out_but_seen:
+    if run.held_out_but_seen is None:
+        sentences.append(
+            "Whether the encoder that was taken over had seen held-out images: an earlier version made "
+            "it, which did not list its images."
+        )
+    elif seen := run.held_out_but_seen:
         sentences.append(
             f"The worth of pre-training on images that are new to it: the encoder that was taken over "
             f"had seen {seen} of the {len(run.held_out)} held-out images, or others of their parts, "
             "without labels. That flatters the model, and its gain over the control."
         )
-    if not run.parts_told_apart:
+    if unnamed := run.without_part:
         sentences.append(
-            "Images of other parts: every image counts as a part of its own. If several show one part, "
-            "all figures and intervals flatter: name the parts in parts.csv or data.group_pattern."
+            f"Other parts alone: no part is named for {unnamed} of {len(run.frame)} images, and each of "
+            "these counts as a part of its own. If several show one part, all figures and intervals "
+            "flatter: name the parts in parts.csv or data.group_pattern."
         )
     if params.data.defects:
         sentences.append(

@@ -113,6 +113,7 @@ class Finetuning(Training):
         self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
         self.loss = fabric.to_device(SegmentationLoss(len(classes)))
         self.best: dict[str, float] = {}
+        self.best_quality = -math.inf
         self.best_weights: dict[str, Tensor] = {}
         self.best_iou: list[float] = []
 
@@ -139,13 +140,9 @@ class Finetuning(Training):
         confusion = by_offset[chosen]
         columns = {"val_miou": float(mean_iou(confusion))}
         quality = _quality(confusion)
-        if not self.best or quality >= self.best["quality"]:
-            self.best = {
-                "step": self.step,
-                **columns,
-                "quality": quality,
-                "background_offset": float(OFFSETS[chosen]),
-            }
+        if quality >= self.best_quality:
+            self.best_quality = quality
+            self.best = {"step": self.step, **columns, "background_offset": float(OFFSETS[chosen])}
             self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
                 key: value.detach().cpu().clone()
@@ -167,6 +164,7 @@ class Finetuning(Training):
             "segmenter": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
+            "best_quality": self.best_quality,
             "best_weights": self.best_weights,
             "best_iou": self.best_iou,
         }
@@ -175,7 +173,7 @@ class Finetuning(Training):
         """Go on from what `learnt` returned."""
         self.segmenter.load_state_dict(state["segmenter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("best", "best_weights", "best_iou"):
+        for name in ("best", "best_quality", "best_weights", "best_iou"):
             setattr(self, name, state[name])
 
     def result(self, labelled_images: int) -> Finetuned:

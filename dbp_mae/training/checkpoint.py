@@ -75,13 +75,23 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write `state`, tensors and plain values, in place of the last one."""
-        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:  # torch's own end of the file hides what the disk said
-                raise (
-                    error.__context__ if isinstance(error.__context__, OSError) else error
-                ) from None
+        with self.saving(state):
+            pass
+
+    @contextmanager
+    def saving(self, state: dict[str, Any]) -> Iterator[None]:
+        """Write `state`; it takes the place of the last one when the block succeeds."""
+        with atomic_path(self.path) as temporary:
+            with temporary.open("wb") as file:
+                try:
+                    torch.save(state, file)
+                except (
+                    RuntimeError
+                ) as error:  # torch's own end of the file hides what the disk said
+                    raise (
+                        error.__context__ if isinstance(error.__context__, OSError) else error
+                    ) from None
+            yield
 
     def load(self) -> dict[str, Any] | None:
         """Return the last state, on the CPU, or None where there is none.

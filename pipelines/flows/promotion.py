@@ -49,7 +49,7 @@ def promote(
     new, served = judge(MODEL, held_out), judge(PRODUCTION, held_out)
     figures = (
         f"mIoU {new:.3f} against {served:.3f} of the served model, on {len(held_out)} images "
-        "held out from both"
+        "whose labels neither has seen"
     )
     if new < served - tolerance:
         return f"The served model stays, the new one is worse: {figures}."
@@ -62,7 +62,7 @@ def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
     held_out = manifest[(manifest["split"] == "test") & (manifest["label_state"] == "labelled")]
     try:
         seen = read_seen(SEEN)
-    except (FileNotFoundError, ValueError):  # that of an earlier version lists no parts
+    except (FileNotFoundError, UserError):  # that of an earlier version lists no parts
         reason = f"{SEEN} does not list the images and parts that the served model has seen"
     else:
         known = is_seen(held_out, seen)

@@ -27,9 +27,10 @@ FILES = (
     "summary.json",
     "reconstructions.png",
     "emissions.json",
-    "seen.csv",
 )
 """What a pre-training leaves."""
+SEEN = "seen.csv"
+"""What it leaves besides, since the report tells of held-out images that it saw."""
 
 
 def main(params: Params) -> None:
@@ -59,7 +60,7 @@ def train(params: Params) -> None:
         picture = draw_reconstructions(result.model, result.validation)
         (PRETRAINED / "reconstructions.png").write_bytes(encode_png(picture))
         write_text(PRETRAINED / "emissions.json", meter.emissions.model_dump_json(indent=2))
-        write_seen(PRETRAINED / "seen.csv", frame)
+        write_seen(PRETRAINED / SEEN, frame)
         checkpoint.discard()
         print(
             f"validation loss {summary['val_loss']:.3f}; a constant scores {summary['constant_loss']:.3f}"
@@ -86,7 +87,8 @@ def take_over(folder: Path, params: Params) -> None:
             f"{named}: set pretrain.model, pretrain.patch and data.channels to those of the encoder."
         )
     PRETRAINED.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
+    (PRETRAINED / SEEN).unlink(missing_ok=True)
+    for name in (*FILES, *([SEEN] if (folder / SEEN).exists() else [])):
         shutil.copyfile(folder / name, PRETRAINED / name)
     print(f"The encoder of {folder} is taken over; nothing was trained.")
 

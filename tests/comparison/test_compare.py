@@ -221,6 +221,45 @@ def test_a_variant_that_diverges_does_not_stop_the_others(
     assert len(results.measurements[0].rows) == 3
 
 
+def test_a_kill_among_variants_that_end_at_different_rounds(
+    params: Params, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = {
+        "plain": {"learning_rates": [0.001], "pretrain": PLAIN},
+        "short": {"learning_rates": [0.001], "pretrain": {**PLAIN, "steps": 4}},
+        "wild": {"learning_rates": [1e30], "pretrain": PLAIN},
+    }
+    uneven = plan(variants=variants)
+
+    def compared(folder: Path, kill_after: int) -> tuple[Results | None, list[str]]:
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        said: list[str] = []
+
+        def announce(line: str) -> None:
+            said.append(line)
+            if len(said) == kill_after:
+                raise Killed
+
+        try:
+            return finished(compare(uneven, params, subject, announce)), said
+        except Killed:
+            return None, said
+
+    whole, lines = compared(tmp_path / "whole", kill_after=-1)
+    assert whole
+    measured = [line.split()[1] for line in lines if line.startswith("measure")]
+    assert measured == ["plain,", "short,", "wild,", "short,", "plain,", "plain,"]
+    for kill_after in (len(lines) - 4, len(lines) - 2, len(lines)):
+        folder = tmp_path / str(kill_after)
+        assert compared(folder, kill_after)[0] is None
+        resumed, _ = compared(folder, kill_after=-1)
+        assert resumed
+        assert losses(resumed) == losses(whole)
+        assert [run.diverged for run in resumed.measurements] == [False, False, True]
+        assert len(list(folder.glob(".checkpoints/compare-seed-*/*/encoder.safetensors"))) == 2
+
+
 def test_the_encoders_are_judged_on_held_out_images(
     params: Params, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

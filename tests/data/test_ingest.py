@@ -141,11 +141,24 @@ def test_folders_below_and_capital_endings(source: Path) -> None:
     assert rows.loc["p1_f0.PNG", "label_state"] == "labelled"
 
 
-def test_a_link_to_a_folder_is_refused(source: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (source / "images/line2").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="line2 is a link to a folder"):
+@pytest.mark.parametrize("linked", ["images", "masks", "images/line2"])
+def test_a_link_to_a_folder_is_refused(source: Path, tmp_path: Path, linked: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if (source / linked).exists():
+        (source / linked).rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+    (source / linked).symlink_to(elsewhere)
+    with pytest.raises(UserError, match=f"{linked} is a link to a folder"):
         ingested(source)
+
+
+def test_the_source_itself_may_be_a_link(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "nas").symlink_to(source)
+    for images in ("images", "."):
+        masks = {"classes": [], "defects": []} if images == "." else {}
+        found = ingested(tmp_path / "nas", images=images, group_pattern=r"(p\d+)_", **masks)
+        assert len(found) == 12
 
 
 def test_other_files_beside_the_images_are_named(

@@ -5,13 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dbp_mae.data.seen import is_seen, read_seen, write_seen
+from dbp_mae.data.seen import is_seen, part_is_named, read_seen, write_seen
+from dbp_mae.errors import UserError
 
 
 def images(**splits: str) -> pd.DataFrame:
     """Return images of these names, each of the part named by its first letter."""
     rows = [
-        {"sha256": name, "group": name[0], "split": split, "path": name}
+        {"sha256": name, "group": name[0], "split": split, "path": f"images/{name}.png"}
         for name, split in splits.items()
     ]
     return pd.DataFrame(rows)
@@ -28,5 +29,13 @@ def test_images_and_parts_of_a_training_are_known(tmp_path: Path) -> None:
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "seen.csv").write_text("sha256\na\n")
-    with pytest.raises(ValueError, match="group"):
+    with pytest.raises(UserError, match="does not list images and their parts"):
         read_seen(tmp_path / "seen.csv")
+
+
+def test_equal_file_names_are_no_part(tmp_path: Path) -> None:
+    nameless = images(a1="train", b1="train").assign(group=["a1.png", "b1.png"])
+    assert not part_is_named(nameless).any()
+    write_seen(tmp_path / "seen.csv", nameless)
+    later = nameless.assign(sha256=["a1", "other"])
+    assert is_seen(later, read_seen(tmp_path / "seen.csv")).tolist() == [True, False]

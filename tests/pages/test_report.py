@@ -340,13 +340,21 @@ def test_an_encoder_that_saw_held_out_images_is_told(run: Run, params: Params) -
         assert "that no training saw the labels of" in made(archive, *arguments)
 
 
+def test_without_a_list_it_is_unknown_what_an_encoder_saw(run: Run, params: Params) -> None:
+    unknown = replace(run, pretrained_on=None)
+    for text in (page(unknown, params, MADE), model_card(unknown, params)):
+        assert "Whether the encoder that was taken over had seen held-out images" in text
+        assert "that no training saw the labels of" in text
+
+
 def test_without_named_parts_none_is_said_to_be_held_out(run: Run, params: Params) -> None:
     apart = "Images of one part never fall into two splits"
     assert apart in page(run, params, MADE)
-    nameless = replace(run, frame=run.frame.assign(group=list(map(str, range(len(run.frame))))))
+    own = run.frame["path"].str.removeprefix("images/")
+    nameless = replace(run, frame=run.frame.assign(group=own.where(own == "7.png", "a part")))
     html = page(nameless, params, MADE)
     assert apart not in html
-    assert "of other parts: every image counts as a part of its own" in html
+    assert "no part is named for 1 of 10 images" in html
     assert "parts that no training saw" not in html + model_card(nameless, params)
 
 
