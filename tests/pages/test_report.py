@@ -235,7 +235,7 @@ def test_the_bill_is_what_the_shipped_model_cost(run: Run) -> None:
         (0.01, 0.05, 0.1, 15, "Pre-training does pay"),
         (-0.1, -0.05, -0.01, 15, "Pre-training does not pay"),
         (-0.01, 0.05, 0.1, 15, "cannot be told"),
-        (0.01, 0.05, 0.1, 4, "seems to pay on these data: +0.050 mIoU"),
+        (0.01, 0.05, 0.1, 4, "seems to pay in this run: +0.050 mIoU"),
         (None, 0.05, None, 1, "whether that is chance cannot be told"),
     ],
 )
