@@ -12,7 +12,10 @@ from pipelines.ending import plain_ending
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The description as it is written, and every default."""
+    """The description as it is written, and every default that there is."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def create_parser(description: str | None) -> argparse.ArgumentParser:
