@@ -165,7 +165,7 @@ def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
     if unknown := sorted(set(names) - {image.as_posix() for image in images}):
         raise UserError(
             f"{path} names the image '{unknown[0]}', which is not among the "
-            f"images{_more(unknown)}: correct or delete its row."
+            f"images{_more(unknown)}: give its path below their folder, or delete its row."
         )
     if twice := sorted(set(names[names.duplicated()])):
         raise UserError(f"{path} names the image '{twice[0]}' twice{_more(twice)}: keep one row.")
