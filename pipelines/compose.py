@@ -3,10 +3,13 @@
 import sys
 from pathlib import Path
 
+import yaml
 from dvc.utils.hydra import compose_and_dump
 from hydra.errors import HydraException
 
 from dbp_mae.errors import UserError
+from dbp_mae.files import atomic_path
+from dbp_mae.params import Params, check_block
 from pipelines.ending import plain_ending
 
 MISLEADING = ("To append", "Config search path", "provider=", "See https")
@@ -14,13 +17,16 @@ MISLEADING = ("To append", "Config search path", "provider=", "See https")
 
 
 def compose(output: Path, overrides: list[str], conf: Path = Path("conf")) -> None:
-    """Compose conf/config.yaml with Hydra overrides and write the result to `output`.
+    """Compose conf/config.yaml with Hydra overrides and write the result to `output`, if it can be run.
 
     Raises:
-        UserError: an override names a recipe or a key that conf/ does not have.
+        UserError: an override names a recipe or a key that conf/ does not have, or a value is out of range.
     """
     try:
-        compose_and_dump(output, str(conf.resolve()), None, "config", "", overrides)
+        with atomic_path(output) as temporary:
+            compose_and_dump(temporary, str(conf.resolve()), None, "config", "", overrides)
+            composed = yaml.safe_load(temporary.read_text(encoding="utf-8"))
+            check_block(composed, Params, f"{conf} with {overrides}")
     except HydraException as error:
         lines = (line.strip() for line in str(error).splitlines())
         reason = " ".join(line for line in lines if line and not line.startswith(MISLEADING))

@@ -49,6 +49,15 @@ def test_an_unknown_recipe_or_key_is_named(override: str, tmp_path: Path) -> Non
     assert not (tmp_path / "params.yaml").exists()
 
 
+def test_a_value_that_cannot_be_run_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    output = tmp_path / "params.yaml"
+    compose(output, [], CONF)
+    before = output.read_text()
+    with pytest.raises(UserError, match=r"does not fit: pretrain\.steps: .*integer"):
+        compose(output, ["pretrain.steps=abc"], CONF)
+    assert output.read_text() == before
+
+
 def test_dvc_experiments_take_recipes(tmp_path: Path) -> None:
     def run(*command: str) -> None:
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
