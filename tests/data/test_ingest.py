@@ -322,7 +322,7 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
         (
             parts(*(ROW | {"image": x} for x in "abc")),
             {},
-            r"'a', .* images \(2 more likewise\): corr",
+            r"'a', .* images \(2 more likewise\): give its path",
         ),
         (parts(ROW | {"group": " "}), {}, "gives no group for 'p0_f0.png'"),
         (parts(ROW | {"state": "labeled"}), {}, "gives 'p0_f0.png' the state 'labeled'"),

@@ -28,7 +28,13 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def manifest(**splits: str) -> pd.DataFrame:
     """Return labelled images of these names and splits; the first letter is the part's."""
     return manifest_from_rows(
-        {"sha256": name, "group": name[0], "split": split, "label_state": "labelled"}
+        {
+            "path": f"images/{name}.png",
+            "sha256": name,
+            "group": name[0],
+            "split": split,
+            "label_state": "labelled",
+        }
         for name, split in splits.items()
     )
 
