@@ -7,6 +7,7 @@ from copy import deepcopy
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,9 +85,7 @@ class Contender:
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Write the checkpoint, or the measurement of a run that diverged; kept when the block succeeds."""
-        rows = [row.model_dump() for row in self.rows]
-        state = {"training": self.training.state(), "joules": self.joules, "rows": rows}
-        with self._ending() if self.diverged else self.checkpoint.saving(state):
+        with self._ending() if self.diverged else self.checkpoint.saving(self._state()):
             yield
         self.saved = self.training.step
 
@@ -109,6 +108,10 @@ class Contender:
         with self._ending():
             yield
         self.checkpoint.path.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any]:
+        rows = [row.model_dump() for row in self.rows]
+        return {"training": self.training.state(), "joules": self.joules, "rows": rows}
 
     @contextmanager
     def _ending(self) -> Iterator[None]:

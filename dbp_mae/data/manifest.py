@@ -54,6 +54,11 @@ def manifest_from_rows(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
 
 
+def labelled_in(frame: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of a split whose images are labelled."""
+    return frame[(frame["split"] == split) & (frame["label_state"] == "labelled")]
+
+
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     """Write a manifest as Parquet; the file is whole or not there."""
     table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dbp_mae.data.manifest import labelled_in
 from dbp_mae.errors import UserError
 from dbp_mae.evaluation.judging import (
     THRESHOLDS,
@@ -71,7 +72,7 @@ def evaluate(
         UserError: no held-out image is labelled, one cannot be read, or a file was made for other
             classes.
     """
-    held_out = frame[(frame["split"] == "test") & (frame["label_state"] == "labelled")]
+    held_out = labelled_in(frame, "test")
     if held_out.empty:
         raise UserError(
             "No image of the test split is labelled, so nothing can be evaluated: "

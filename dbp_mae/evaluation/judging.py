@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from dbp_mae.data.images import read_mask
 from dbp_mae.data.labels import IGNORED
+from dbp_mae.data.manifest import labelled_in
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.images import ImageError, read_image
 from dbp_mae.inspection.objects import InspectionObject
@@ -100,7 +101,7 @@ def labelled_files(
         source: folder where the manifest's paths start.
         masks: folder where its mask paths start.
     """
-    rows = frame[(frame["split"] == split) & (frame["label_state"] == "labelled")]
+    rows = labelled_in(frame, split)
     return [
         (source / path, masks / mask)
         for path, mask in zip(rows["path"], rows["mask_path"], strict=True)

@@ -4,13 +4,14 @@ import base64
 import json
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dbp_mae.data.manifest import SPLITS, read_manifest
+from dbp_mae.data.manifest import SPLITS, labelled_in, read_manifest
 from dbp_mae.data.seen import is_seen, part_is_named, read_seen
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
@@ -78,17 +79,16 @@ class Run:
     @property
     def held_out(self) -> pd.DataFrame:
         """The rows of the manifest that the figures are of."""
-        held_out = self.frame["split"] == "test"
-        return self.frame[held_out & (self.frame["label_state"] == "labelled")]
+        return labelled_in(self.frame, "test")
 
-    @property
+    @cached_property
     def held_out_but_seen(self) -> int | None:
         """How many held-out images, or others of their parts, the pre-training saw; None: unknown."""
         if self.pretrained_on is None:
             return None
         return int(is_seen(self.held_out, self.pretrained_on).sum())
 
-    @property
+    @cached_property
     def without_part(self) -> int:
         """Of how many images the part is not named."""
         return int((~part_is_named(self.frame)).sum())

@@ -17,6 +17,7 @@ from timm.layers import set_fused_attn, use_fused_attn
 from torch import Tensor
 
 from dbp_mae.data.batches import load
+from dbp_mae.data.manifest import labelled_in
 from dbp_mae.data.tiles import LabelledImages, TileBatch, TileBatches, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
@@ -225,7 +226,7 @@ def _none_if_unknown(share: float) -> float | None:
 
 
 def _labelled(frame: pd.DataFrame, split: str) -> pd.DataFrame:
-    rows = frame[(frame["split"] == split) & (frame["label_state"] == "labelled")]
+    rows = labelled_in(frame, split)
     if rows.empty:
         raise UserError(
             f"No labelled image is in the split {split}: label parts of at least three groups."

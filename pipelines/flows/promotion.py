@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dbp_mae.data.manifest import labelled_in
 from dbp_mae.data.seen import is_seen, read_seen, write_seen
 from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path, sha256_of
@@ -59,7 +60,7 @@ def promote(
 
 def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
     # New labels redraw the splits: the served model may have learnt from parts that are now held out.
-    held_out = manifest[(manifest["split"] == "test") & (manifest["label_state"] == "labelled")]
+    held_out = labelled_in(manifest, "test")
     try:
         seen = read_seen(SEEN)
     except (FileNotFoundError, UserError):  # that of an earlier version lists no parts

@@ -88,8 +88,9 @@ def take_over(folder: Path, params: Params) -> None:
         )
     PRETRAINED.mkdir(parents=True, exist_ok=True)
     (PRETRAINED / SEEN).unlink(missing_ok=True)
-    for name in (*FILES, *([SEEN] if (folder / SEEN).exists() else [])):
-        shutil.copyfile(folder / name, PRETRAINED / name)
+    for name in (*FILES, SEEN):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, PRETRAINED / name)
     print(f"The encoder of {folder} is taken over; nothing was trained.")
 
 

@@ -1,7 +1,7 @@
 """The comparison itself, on real images: fair, resumable, and with an untouched baseline."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,17 @@ class Killed(Exception):
     """Stands for the power cut."""
 
 
+def killing(said: list[str], after: int) -> Callable[[str], None]:
+    """Return an announcer that keeps the lines in `said`, and kills after so many."""
+
+    def announce(line: str) -> None:
+        said.append(line)
+        if len(said) == after:
+            raise Killed
+
+    return announce
+
+
 @pytest.mark.parametrize("lines", [2, 11])
 def test_a_killed_comparison_goes_on_and_yields_the_same_losses(
     lines: int,
@@ -143,15 +154,8 @@ def test_a_killed_comparison_goes_on_and_yields_the_same_losses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said: list[str] = []
-
-    def kill(line: str) -> None:
-        said.append(line)
-        if len(said) == lines:
-            raise Killed
-
     with pytest.raises(Killed):
-        finished(compare(plan(), params, subject, kill))
+        finished(compare(plan(), params, subject, killing([], lines)))
     resumed: list[str] = []
     results = finished(compare(plan(), params, subject, resumed.append))
     assert losses(results) == losses(whole)
@@ -235,14 +239,8 @@ def test_a_kill_among_variants_that_end_at_different_rounds(
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
         said: list[str] = []
-
-        def announce(line: str) -> None:
-            said.append(line)
-            if len(said) == kill_after:
-                raise Killed
-
         try:
-            return finished(compare(uneven, params, subject, announce)), said
+            return finished(compare(uneven, params, subject, killing(said, kill_after))), said
         except Killed:
             return None, said
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -27,6 +28,6 @@ def test_results_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("ended", [killed, too_large])
-def test_a_process_without_memory_is_one_sentence(ended) -> None:  # type: ignore[no-untyped-def]
+def test_a_process_without_memory_is_one_sentence(ended: Callable[[int], int]) -> None:
     with pytest.raises(UserError, match="for want of memory"):
         list(map_in_processes(ended, range(4), 2))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from default_params import default_params
+from full_disk import error_on_a_full_disk
 
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.encoder import EncoderSpec
@@ -117,18 +118,11 @@ def test_tensors_that_are_not_finite_are_named() -> None:
 def test_a_disk_that_fills_up_is_told(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     checkpoint.save({"step": 1})
-    code = (
-        "import resource, signal, sys; from pathlib import Path; import torch\n"
-        "from dbp_mae.training.checkpoint import Checkpoint\n"
-        "from pipelines.ending import plain_ending\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "with plain_ending(): Checkpoint(Path(sys.argv[1])).save({'w': torch.zeros(100_000)})"
+    imports = "import torch; from dbp_mae.training.checkpoint import Checkpoint"
+    error = error_on_a_full_disk(
+        imports, "Checkpoint(path).save({'w': torch.zeros(100_000)})", tmp_path
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
-    )
-    assert done.stderr.startswith("error: File too large: make room")
+    assert error.startswith("error: File too large: make room")
     assert checkpoint.load() == {"step": 1}
 
 
