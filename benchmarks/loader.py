@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.command import create_parser, report, run
 from benchmarks.training_step import add_arguments, pretraining, step_params, stepper, with_update
-from benchmarks.turns import kept_file, take_turns
+from benchmarks.turns import add_rounds, kept_file, take_turns
 from dbp_mae.data.batches import load
 from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages
@@ -135,6 +135,7 @@ def main() -> None:
     """Measure, print the table and write the results."""
     parser = create_parser(__doc__)
     add_arguments(parser)
+    add_rounds(parser)
     parser.add_argument("--model", default="small", help="as pretrain.model")
     parser.add_argument("--data", type=Path, help="a folder of images, in place of rendered ones")
     parser.add_argument(

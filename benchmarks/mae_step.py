@@ -23,7 +23,7 @@ from benchmarks.training_step import (
     stepper,
     with_update,
 )
-from benchmarks.turns import ratios, take_turns
+from benchmarks.turns import add_rounds, ratios, take_turns
 from dbp_mae.data.crops import Batch
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
@@ -219,6 +219,7 @@ def main() -> None:
     """Measure, print the table and write the results."""
     parser = create_parser(__doc__)
     add_arguments(parser)
+    add_rounds(parser)
     parser.add_argument(
         "--model",
         default="base" if torch.cuda.is_available() else "small",

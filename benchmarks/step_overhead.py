@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.command import create_parser, report, run
 from benchmarks.training_step import CYCLE, add_arguments, step_params, stepper, with_update
-from benchmarks.turns import ratios, take_turns
+from benchmarks.turns import add_rounds, ratios, take_turns
+from dbp_mae.params import PretrainParams
 from dbp_mae.training.precision import resolve
 
 VARIANTS = {
@@ -23,19 +24,31 @@ DECODERS = {"paper": (512, 8), "light": (64, 1)}
 """Width and depth: that of the MAE paper, and that of the default recipe, which hides the least."""
 
 
+def add_cases(parser: argparse.ArgumentParser) -> None:
+    """Add the models, optimizers and decoders to compare with."""
+    parser.add_argument("--models", nargs="+", default=["small"], help="as pretrain.model")
+    parser.add_argument(
+        "--optimizers", nargs="+", default=["muon", "adamw"], help="as pretrain.optimizer"
+    )
+    parser.add_argument(
+        "--decoders", nargs="+", default=list(DECODERS), choices=DECODERS, help="light hides less"
+    )
+
+
+def case_params(
+    model: str, optimizer: str, decoder: str, arguments: argparse.Namespace, **changes: Any
+) -> PretrainParams:
+    """Return the settings of a step of the untouched model with one of each."""
+    width, depth = DECODERS[decoder]
+    sizes = {"model": model, "decoder_dim": width, "decoder_depth": depth}
+    return step_params(arguments, optimizer=optimizer, **sizes, **changes)
+
+
 def measure(
     model: str, optimizer: str, decoder: str, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return a row a variant: median seconds a step and the ratio to the untouched model."""
-    width, depth = DECODERS[decoder]
-    params = step_params(
-        arguments,
-        model=model,
-        optimizer=optimizer,
-        decoder_dim=width,
-        decoder_depth=depth,
-        compile=arguments.compile,
-    )
+    params = case_params(model, optimizer, decoder, arguments, compile=arguments.compile)
     times = take_turns(
         "step_overhead",
         {**params.model_dump(), "channels": arguments.channels},
@@ -81,13 +94,8 @@ def main() -> None:
     """Measure, print the table and write the results, anew after each model, decoder and optimizer."""
     parser = create_parser(__doc__)
     add_arguments(parser)
-    parser.add_argument("--models", nargs="+", default=["small"], help="as pretrain.model")
-    parser.add_argument(
-        "--optimizers", nargs="+", default=["muon", "adamw"], help="as pretrain.optimizer"
-    )
-    parser.add_argument(
-        "--decoders", nargs="+", default=list(DECODERS), choices=DECODERS, help="light hides less"
-    )
+    add_rounds(parser)
+    add_cases(parser)
     parser.add_argument("--compile", action="store_true", help="compile the models")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -25,8 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", type=int, default=16, help="side in pixels")
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="grey or colour")
     parser.add_argument("--precision", default="auto", help="as pretrain.precision")
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
-    parser.add_argument("--warmup", type=int, default=3, help="turns that do not count")
 
 
 def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams:

@@ -4,6 +4,7 @@ The times are kept in .benchmarks/, a file for each device, set of versions, sta
 settings: a second call takes the rounds that are missing, and none when there is none.
 """
 
+import argparse
 import hashlib
 import json
 import time
@@ -20,6 +21,12 @@ from dbp_mae.files import write_text
 ROOT = Path(".benchmarks")
 
 Contestants = dict[str, Callable[[], object]]
+
+
+def add_rounds(parser: argparse.ArgumentParser) -> None:
+    """Add how many turns there are."""
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
+    parser.add_argument("--warmup", type=int, default=3, help="turns that do not count")
 
 
 def take_turns(

@@ -7,6 +7,7 @@ fetch a URL given in place of an image, and wrap the message of an error in a li
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
@@ -74,24 +75,46 @@ async def model(request: Request) -> Response:
 async def segment(request: Request) -> Response:
     """Inspect the image in the body or in the form field `image`.
 
-    `?mask=true` adds the mask to the answer, `?image=true` the image as the model sees it.
+    `?mask=true` adds the mask to the answer, `?image=true` the image as the model sees it. An inspection
+    that takes too long, or whose client has gone, is given up: others wait for its place.
     """
-    with_mask, with_image = _switch(request, "mask"), _switch(request, "image")
-    answer = await asyncio.get_running_loop().run_in_executor(
+    with_mask, with_image = _switches(request, "mask", "image")
+    data, given_up = await _image_bytes(request), Event()
+    inspection = asyncio.get_running_loop().run_in_executor(
         request.app.state.one_at_a_time,
         _inspector(request).inspect,
-        await _image_bytes(request),
+        data,
         with_mask,
         with_image,
+        given_up.is_set,
     )
-    return JSONResponse(answer)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((inspection, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not inspection.done():
+            raise ClientDisconnect
+        return JSONResponse(inspection.result())
+    finally:
+        given_up.set()
+        inspection.cancel()
+        gone.cancel()
 
 
-def _switch(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false")
-    if value not in ("true", "false"):
-        raise HTTPException(422, f"The parameter {name} is {value!r}: give true or false.")
-    return value == "true"
+def _switches(request: Request, *names: str) -> list[bool]:
+    if unknown := request.query_params.keys() - set(names):
+        known = " and ".join(names)
+        raise HTTPException(422, f"The parameter {min(unknown)} is unknown: there are {known}.")
+    values = {name: request.query_params.get(name, "false") for name in names}
+    for name, value in values.items():
+        if value not in ("true", "false"):
+            raise HTTPException(422, f"The parameter {name} is {value!r}: give true or false.")
+    return [value == "true" for value in values.values()]
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client of a request whose body was read has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _image_bytes(request: Request) -> bytes:

@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -28,7 +29,9 @@ class Inspector:
         self._log = log
         self._max_pixels = min(MAX_PIXELS, PROBABILITIES // segmenter.bytes_per_pixel)
 
-    def inspect(self, data: bytes, with_mask: bool, with_image: bool) -> dict[str, Any]:
+    def inspect(
+        self, data: bytes, with_mask: bool, with_image: bool, given_up: Callable[[], bool]
+    ) -> dict[str, Any]:
         """Return the answer to the client.
 
         Args:
@@ -36,15 +39,17 @@ class Inspector:
             with_mask: add `mask`, a PNG file in base64: 0 is background, i the i-th class.
             with_image: add `image.png`, the image as the model sees it, in base64 (browsers show
                 no TIFF files, and 12-bit ones as black).
+            given_up: tells that nobody waits for the answer any more.
 
         Raises:
             ImageError: the image is refused.
+            GivenUp: `given_up` said so in time.
         """
         card = self._segmenter.card
         started = perf_counter()
         image = decode_image(data, card.channels, card.white_level, self._max_pixels)
         decoded = perf_counter()
-        found = self._segmenter.segment(image)
+        found = self._segmenter.segment(image, given_up)
         predicted = perf_counter()
         decision = verdict(found.objects)
         self._append_to_log(image, decision)

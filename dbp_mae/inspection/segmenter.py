@@ -2,7 +2,7 @@
 
 import ctypes
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +17,10 @@ from dbp_mae.inspection.tiling import blend_tiles, cut_tiles
 
 BATCH = 16
 """Tiles that the network sees at once."""
+
+
+class GivenUp(Exception):
+    """A segmentation that nobody waits for any more was left unfinished."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,35 @@ class Segmenter:
         """Memory that the probabilities of K + 1 classes and the tiles' weights take."""
         return 4 * (len(self.card.classes) + 2)
 
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
+    def probabilities(
+        self, image: np.ndarray, given_up: Callable[[], bool] = lambda: False
+    ) -> np.ndarray:
         """Return the probabilities of background and classes, (K + 1) H W float32.
 
         Args:
             image: H W C uint8 with the card's channels, as `decode_image` gives.
+            given_up: is asked before each batch of tiles whether to leave the rest.
+
+        Raises:
+            GivenUp: it said so.
         """
         tiles, origins = cut_tiles(image, self.card.tile, self.card.overlap)
         height, width = image.shape[:2]
-        return blend_tiles(self._predict(tiles), origins, height, width, self.card.overlap)
+        predicted = self._predict(tiles, given_up)
+        return blend_tiles(predicted, origins, height, width, self.card.overlap)
 
-    def segment(self, image: np.ndarray) -> Segmentation:
-        """Return the mask and the objects of an image (H W C uint8 with the card's channels)."""
-        probabilities = self.probabilities(image)
+    def segment(
+        self, image: np.ndarray, given_up: Callable[[], bool] = lambda: False
+    ) -> Segmentation:
+        """Return the mask and the objects of an image; for arguments and errors see `probabilities`."""
+        probabilities = self.probabilities(image, given_up)
         mask = _likeliest(probabilities)
         return Segmentation(mask, find_objects(mask, probabilities, self.card))
 
-    def _predict(self, tiles: np.ndarray) -> Iterator[np.ndarray]:
+    def _predict(self, tiles: np.ndarray, given_up: Callable[[], bool]) -> Iterator[np.ndarray]:
         for start in range(0, len(tiles), BATCH):
+            if given_up():
+                raise GivenUp
             (batch,) = self._session.run(["probabilities"], {"tiles": tiles[start : start + BATCH]})
             yield from batch
 

@@ -7,7 +7,7 @@ import pytest
 from dbp_mae.errors import UserError
 from dbp_mae.files import sha256_of
 from dbp_mae.inspection.model_card import ModelCard
-from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.inspection.segmenter import GivenUp, Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,22 @@ def test_the_mask_is_that_of_the_brightness_at_any_size(
     assert probabilities.shape == (3, height, width)
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, rtol=1e-5)
     assert np.array_equal(found.mask, probabilities.argmax(axis=0))
+
+
+def test_a_segmentation_given_up_leaves_the_rest_of_its_tiles(segmenter: Segmenter) -> None:
+    image = np.zeros((500, 500, 1), np.uint8)
+    asked = []
+
+    def given_up() -> bool:
+        asked.append(True)
+        return len(asked) == 2
+
+    with pytest.raises(GivenUp):
+        segmenter.segment(image, given_up)
+    assert len(asked) == 2
+    asked.clear()
+    segmenter.segment(image, lambda: bool(asked.append(True)))
+    assert len(asked) > 2
 
 
 def test_objects_are_those_of_the_mask(segmenter: Segmenter) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from threading import Event, Semaphore
@@ -11,25 +13,30 @@ import numpy as np
 import pytest
 
 from dbp_mae.inspection.images import ImageError, encode_png
-from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.inspection.segmenter import GivenUp, Segmenter
 from serving import inspector
 from serving.api import create_app
 from serving.inspector import Inspector
 
 
 class HeldUp(Inspector):
-    """Inspects nothing until it is let go."""
+    """Inspects nothing until it is let go, or the inspection is given up."""
 
     def __init__(self) -> None:
-        self.begun, self.let_go = Semaphore(0), Event()
+        self.begun, self.let_go, self.left = Semaphore(0), Event(), Semaphore(0)
 
-    def inspect(self, data: bytes, with_mask: bool, with_image: bool) -> dict[str, str]:
+    def inspect(
+        self, data: bytes, with_mask: bool, with_image: bool, given_up: Callable[[], bool]
+    ) -> dict[str, str]:
         self.begun.release()
-        self.let_go.wait(60)
+        while not self.let_go.wait(0.01):
+            if given_up():
+                self.left.release()
+                raise GivenUp
         return {"inspected": data.decode()}
 
 
-def test_a_request_given_up_keeps_its_place_until_its_inspection_ends() -> None:
+def test_a_request_given_up_ends_its_inspection_or_never_begins_it() -> None:
     app, held_up = create_app(max_body=100), HeldUp()
     app.state.inspector = held_up
 
@@ -40,9 +47,9 @@ def test_a_request_given_up_keeps_its_place_until_its_inspection_ends() -> None:
                 asyncio.create_task(client.post("/segment", content=name)) for name in "123"
             )
             assert await asyncio.to_thread(held_up.begun.acquire, timeout=60)
-            first.cancel()
             second.cancel()
-            assert not await asyncio.to_thread(held_up.begun.acquire, timeout=0.2)
+            first.cancel()
+            assert await asyncio.to_thread(held_up.left.acquire, timeout=60)
             held_up.let_go.set()
             assert (await third).json() == {"inspected": "3"}
             assert held_up.begun.acquire(blocking=False)  # the third's
@@ -51,12 +58,38 @@ def test_a_request_given_up_keeps_its_place_until_its_inspection_ends() -> None:
     asyncio.run(scenario())
 
 
+def test_an_inspection_whose_client_has_gone_is_given_up() -> None:
+    app, held_up = create_app(max_body=100), HeldUp()
+    app.state.inspector = held_up
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/segment",
+        "query_string": b"",
+        "headers": [],
+    }
+    messages = [{"type": "http.request", "body": b"1"}, {"type": "http.disconnect"}]
+
+    async def receive() -> dict[str, object]:
+        if len(messages) == 1:
+            assert await asyncio.to_thread(held_up.begun.acquire, timeout=60)
+        return messages.pop(0)
+
+    async def send(message: object) -> None:
+        pass
+
+    asyncio.run(app(scope, receive, send))
+    assert held_up.left.acquire(timeout=60)
+
+
 def test_a_form_needs_no_room_on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     class Weighing(Inspector):
         def __init__(self) -> None:
             pass
 
-        def inspect(self, data: bytes, with_mask: bool, with_image: bool) -> dict[str, int]:
+        def inspect(
+            self, data: bytes, with_mask: bool, with_image: bool, given_up: Callable[[], bool]
+        ) -> dict[str, int]:
             return {"bytes": len(data)}
 
     def full(file: SpooledTemporaryFile) -> None:
@@ -79,7 +112,7 @@ def test_an_image_too_large_for_the_classes_is_refused(
 ) -> None:
     segmenter = Segmenter.load(tiny_model)
     monkeypatch.setattr(inspector, "PROBABILITIES", 4 * (2 + 2) * 100)
-    inspect = Inspector(segmenter, log=None).inspect
+    inspect = partial(Inspector(segmenter, log=None).inspect, given_up=lambda: False)
     inspect(encode_png(np.zeros((10, 10), np.uint8)), with_mask=False, with_image=False)
     with pytest.raises(ImageError, match="at most 100 in all"):
         inspect(encode_png(np.zeros((10, 11), np.uint8)), with_mask=False, with_image=False)

@@ -135,6 +135,7 @@ def test_hostile_images_are_refused_and_the_service_lives_on(
         ({"files": [("image", b"x"), ("image", b"y")]}, 422),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 422),
         ({"params": {"mask": "perhaps"}, "content": b"x"}, 422),
+        ({"params": {"maks": "true"}, "content": b"x"}, 422),
     ],
 )
 def test_requests_that_do_not_fit_are_refused(
