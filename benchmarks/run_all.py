@@ -1,4 +1,4 @@
-"""All benchmarks within a budget of time: `python -m benchmarks.run_all --minutes 25 [--data NAME FOLDER]`.
+"""All timed benchmarks within a budget of time: `python -m benchmarks.run_all --minutes 25 [--data NAME FOLDER]`.
 
 Each runs as a process of its own, with a limit; what one leaves of its time the next ones get. What
 was cut off goes on when the command is given again (paper_scale begins anew). `--toy` is a trial at toy
@@ -24,8 +24,7 @@ GRACE = 20
 """Seconds that a benchmark has to end after its time is up."""
 SIZE = ["--image", "64", "--patch", "8", "--channels", "1", "--batch", "8"]
 VIT_B = [
-    *("--variants", "AdamW", "Muon; rest_rate=0.5", "Muon, whitened patches; rest_rate=0.5"),
-    "Muon, function-preserving",
+    *("--variants", "AdamW", "Muon; rest_rate=0.5", "Muon, function-preserving"),
     *("--pretrain", "model=base", "patch=16", "crop=224", "batch=256", "precision=auto"),
     *("decoder_dim=256", "decoder_depth=2", "steps=200", "validate_every=10"),
     *("checkpoint_every=200", "workers=8"),
@@ -56,11 +55,11 @@ def full_parts(data: list[str]) -> list[Part]:
     """Return the benchmarks for one large GPU, in the order of their weight."""
     convergence = ["--data", *data, *VIT_B] if data else []
     finetuning = "dbp_mae.comparison.finetuning"
-    overhead = ["--models", "small", "base"]
+    overhead = ["--models", "base", "small"]
     return [
-        Part("step overhead", "benchmarks.step_overhead", overhead, 5),
+        Part("step overhead", "benchmarks.step_overhead", overhead, 4),
+        Part("convergence", "benchmarks.convergence", convergence, 14),
         Part("MAE step", "benchmarks.mae_step", ["--compile"], 4),
-        Part("convergence", "benchmarks.convergence", convergence, 9),
         Part("mIoU", "benchmarks.convergence", [*convergence, "--finetune"], 4, finetuning),
         Part("loader", "benchmarks.loader", ["--data", data[1]] if data[1:] else [], 3),
         Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", "--batches", "128", "256"], 1),
@@ -78,8 +77,8 @@ def toy_parts() -> list[Part]:
     paper = ["--batches", "4", "8", "--steps", "1", "--set", *SMALL]
     return [
         Part("step overhead", "benchmarks.step_overhead", overhead, 1),
-        Part("MAE step", "benchmarks.mae_step", mae, 1),
         Part("convergence", "benchmarks.convergence", toy, 2),
+        Part("MAE step", "benchmarks.mae_step", mae, 1),
         Part("mIoU", "benchmarks.convergence", [*toy, "--finetune"], 2, finetuning),
         Part("loader", "benchmarks.loader", loader, 1),
         Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", *paper], 1),

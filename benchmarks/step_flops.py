@@ -6,75 +6,57 @@ optimizer's, R's): two small batches tell both, and with them the figure of any 
 """
 
 import argparse
-from collections.abc import Callable
-from itertools import product
-from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.command import create_parser, report, run
-from benchmarks.step_overhead import VARIANTS, add_cases, case_params, headline
-from benchmarks.training_step import add_arguments, stepper, with_update
+from benchmarks.command import create_parser, run
+from benchmarks.step_cases import UNTOUCHED, Figures, add_cases, report_cases
+from benchmarks.training_step import add_arguments, stepper
 from dbp_mae.params import PretrainParams
 
-COUNTED = (2, 4)
-"""Images of the batches that are counted."""
+COUNTED = (10, 20)
+"""Images of the batches that are counted; a tenth of their tokens, which R is moved by, is whole."""
 
 
 def flops(params: PretrainParams, channels: int) -> float:
-    """Return the operations of a training step with `params.batch` images, in the mean over R's steps."""
+    """Return the operations of a training step with `params.batch` images, in the mean over R's moves.
+
+    Exact where `decorrelation.sample` of the tokens of each batch is a whole number.
+    """
     few, more = (
-        _of_step(params.model_copy(update={"batch": images}), channels) for images in COUNTED
+        count_flops(params.model_copy(update={"batch": batch}), channels) for batch in COUNTED
     )
     per_image = (more - few) / (COUNTED[1] - COUNTED[0])
     return few + (params.batch - COUNTED[0]) * per_image
 
 
-def _of_step(params: PretrainParams, channels: int) -> float:
+def count_flops(params: PretrainParams, channels: int) -> float:
+    """Count the operations of training steps from one move of R to the next; return their mean."""
     step, every = stepper(params, channels), params.decorrelation.every
-    with_move, without = _counted(step), _counted(step)  # R moves in the first step
-    return (with_move + (every - 1) * without) / every
-
-
-def _counted(act: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
-        act()
-    return counter.get_total_flops()
+        for _ in range(every):
+            step()
+    return counter.get_total_flops() / every
 
 
-def count(
-    model: str, optimizer: str, decoder: str, arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Return a row a variant: the operations of a step, and their ratio to the untouched model's."""
-    params = case_params(model, optimizer, decoder, arguments)
-    counts = {
-        name: flops(with_update(params, *variant), arguments.channels)
-        for name, variant in VARIANTS.items()
+def compare(
+    variants: dict[str, PretrainParams], arguments: argparse.Namespace
+) -> dict[str, Figures]:
+    """Return each variant's operations a step, and their ratio to the untouched model's."""
+    counts = {name: flops(params, arguments.channels) for name, params in variants.items()}
+    return {
+        name: {"teraflops": count / 1e12, "ratio": count / counts[UNTOUCHED]}
+        for name, count in counts.items()
     }
-    return [
-        {
-            "model": model,
-            "optimizer": optimizer,
-            "decoder": decoder,
-            "batch": params.batch,
-            "variant": name,
-            "teraflops": counted / 1e12,
-            "ratio": counted / counts["untouched"],
-        }
-        for name, counted in counts.items()
-    ]
 
 
 def main() -> None:
-    """Count, print the table and write the results, anew after each model, decoder and optimizer."""
+    """Count, print the tables and write the results."""
     parser = create_parser(__doc__)
     add_arguments(parser)
     add_cases(parser)
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for case in product(arguments.models, arguments.optimizers, arguments.decoders):
-        rows += count(*case, arguments)
-        report("step_flops", headline(rows), rows)
+    report_cases("step_flops", compare, arguments, accumulate=1, compile=False)
 
 
 if __name__ == "__main__":

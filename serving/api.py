@@ -56,8 +56,8 @@ def create_app(max_body: int) -> Starlette:
             Exception: apologise,
         },
     )
-    # A request that is given up frees its place only when its inspection has ended.
     app.state.max_body = max_body
+    # An inspection that is given up holds this thread until its batch of tiles has ended.
     app.state.one_at_a_time = ThreadPoolExecutor(1, "inspection")
     return app
 
@@ -79,14 +79,11 @@ async def segment(request: Request) -> Response:
     that takes too long, or whose client has gone, is given up: others wait for its place.
     """
     with_mask, with_image = _switches(request, "mask", "image")
-    data, given_up = await _image_bytes(request), Event()
+    inspector, given_up = _inspector(request), Event()
+    held = [await _image_bytes(request)]  # let go of in the queue, where a request given up stays
     inspection = asyncio.get_running_loop().run_in_executor(
         request.app.state.one_at_a_time,
-        _inspector(request).inspect,
-        data,
-        with_mask,
-        with_image,
-        given_up.is_set,
+        lambda: inspector.inspect(held.pop(), with_mask, with_image, given_up.is_set),
     )
     gone = asyncio.create_task(_disconnected(request))
     try:
@@ -97,13 +94,14 @@ async def segment(request: Request) -> Response:
     finally:
         given_up.set()
         inspection.cancel()
+        held.clear()
         gone.cancel()
 
 
 def _switches(request: Request, *names: str) -> list[bool]:
     if unknown := request.query_params.keys() - set(names):
         known = " and ".join(names)
-        raise HTTPException(422, f"The parameter {min(unknown)} is unknown: there are {known}.")
+        raise HTTPException(422, f"The parameter {min(unknown)!r} is unknown: there are {known}.")
     values = {name: request.query_params.get(name, "false") for name in names}
     for name, value in values.items():
         if value not in ("true", "false"):

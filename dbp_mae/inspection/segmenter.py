@@ -80,9 +80,7 @@ class Segmenter:
         """Memory that the probabilities of K + 1 classes and the tiles' weights take."""
         return 4 * (len(self.card.classes) + 2)
 
-    def probabilities(
-        self, image: np.ndarray, given_up: Callable[[], bool] = lambda: False
-    ) -> np.ndarray:
+    def probabilities(self, image: np.ndarray, given_up: Callable[[], bool]) -> np.ndarray:
         """Return the probabilities of background and classes, (K + 1) H W float32.
 
         Args:

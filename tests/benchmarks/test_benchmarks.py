@@ -17,6 +17,8 @@ from benchmarks import (
     mae_step,
     paper_scale,
     results_file,
+    step_cases,
+    step_flops,
     step_overhead,
     training_step,
     turns,
@@ -57,9 +59,7 @@ def test_step_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*ARGUMENTS["benchmarks.step_overhead"], "--optimizers", "muon"]
     figures = headline(step_overhead, arguments, tmp_path, monkeypatch)
     assert set(figures) == {
-        f"nano, muon, light, {variant}"
-        for variant in step_overhead.VARIANTS
-        if variant != "untouched"
+        f"nano, muon, light, {variant}" for variant in step_cases.VARIANTS if variant != "untouched"
     }
     assert all(ratio > 0 for ratio in figures.values())
 
@@ -68,6 +68,16 @@ def test_step_overhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(step_overhead, "stepper", refuse)
     assert headline(step_overhead, arguments, tmp_path, monkeypatch) == figures
+
+
+def test_step_flops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ["--models", "nano", "--image", "32", "--patch", "8", "--channels", "1"]
+    figures = headline(step_flops, [*sizes, "--decoders", "light"], tmp_path, monkeypatch)
+    every_step, default = (
+        figures[f"nano, adamw, light, function-preserving{rest}"]
+        for rest in ("", f", every {training_step.CYCLE}")
+    )
+    assert 1 < default < every_step
 
 
 def test_rounds_go_on_where_they_were_cut_off() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import gc
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -54,6 +56,37 @@ def test_a_request_given_up_ends_its_inspection_or_never_begins_it() -> None:
             assert (await third).json() == {"inspected": "3"}
             assert held_up.begun.acquire(blocking=False)  # the third's
             assert not held_up.begun.acquire(blocking=False)  # the second's was dropped
+
+    asyncio.run(scenario())
+
+
+def test_a_request_given_up_in_the_queue_lets_go_of_its_image() -> None:
+    app, held_up = create_app(max_body=2_000_000), HeldUp()
+    app.state.inspector = held_up
+
+    async def scenario() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            first = asyncio.create_task(client.post("/segment", content="1"))
+            assert await asyncio.to_thread(held_up.begun.acquire, timeout=60)
+            tracemalloc.start()
+            queued = [
+                asyncio.create_task(client.post("/segment", content=bytes(1_000_000)))
+                for _ in range(5)
+            ]
+            while app.state.one_at_a_time._work_queue.qsize() < len(queued):
+                await asyncio.sleep(0)
+            for task in queued:
+                task.cancel()
+            await asyncio.gather(*queued, return_exceptions=True)
+            queued.clear()
+            del task  # what is left is the server's
+            async with asyncio.timeout(10):
+                while gc.collect() or tracemalloc.get_traced_memory()[0] > 1_000_000:
+                    await asyncio.sleep(0)
+            tracemalloc.stop()
+            held_up.let_go.set()
+            assert (await first).json() == {"inspected": "1"}
 
     asyncio.run(scenario())
 

@@ -156,6 +156,18 @@ def test_a_client_that_goes_away_leaves_no_trace(
     assert "Traceback" not in (folder / "output").read_text()
 
 
+def test_an_inspection_whose_client_has_gone_is_left_unfinished(
+    client: httpx.Client, log: Path, part: bytes
+) -> None:
+    image = encode_png(np.zeros((4000, 4000), np.uint8))
+    request = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(image)}\r\n\r\n"
+    lines_before = len(log.read_text().splitlines())
+    with socket.create_connection((client.base_url.host, client.base_url.port), 30) as connection:
+        connection.sendall(request.encode() + image)
+    assert client.post("/segment", content=part).status_code == 200
+    assert len(log.read_text().splitlines()) == lines_before + 1
+
+
 def test_a_url_in_place_of_an_image_is_never_fetched(client: httpx.Client) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bait:
         url = f"http://127.0.0.1:{bait.getsockname()[1]}/part.png"
