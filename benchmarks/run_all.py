@@ -1,4 +1,4 @@
-"""All timed benchmarks within a budget of time: `python -m benchmarks.run_all --minutes 25 [--data NAME FOLDER]`.
+"""All timed benchmarks within a budget of time: `python -m benchmarks.run_all [--data NAME FOLDER]`.
 
 Each runs as a process of its own, with a limit; what one leaves of its time the next ones get. What
 was cut off goes on when the command is given again (paper_scale begins anew). `--toy` is a trial at toy
