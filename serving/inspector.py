@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dbp_mae.inspection.drift import image_statistics
-from dbp_mae.inspection.images import MAX_PIXELS, decode_image, encode_png
+from dbp_mae.inspection.images import decode_image, encode_png
 from dbp_mae.inspection.objects import InspectionObject
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.inspection.verdict import verdict
@@ -24,10 +24,10 @@ PROBABILITIES = 4_000_000_000
 class Inspector:
     """A segmenter that answers clients and keeps the log for the drift monitor."""
 
-    def __init__(self, segmenter: Segmenter, log: Path | None) -> None:
+    def __init__(self, segmenter: Segmenter, max_pixels: int, log: Path | None) -> None:
         self._segmenter = segmenter
         self._log = log
-        self._max_pixels = min(MAX_PIXELS, PROBABILITIES // segmenter.bytes_per_pixel)
+        self._max_pixels = min(max_pixels, PROBABILITIES // segmenter.bytes_per_pixel)
 
     def inspect(
         self, data: bytes, with_mask: bool, with_image: bool, given_up: Callable[[], bool]

@@ -45,5 +45,5 @@ class Segmentation:
 
     def __init__(self) -> None:
         segmenter = Segmenter.load(settings.model)
-        app.state.inspector = Inspector(segmenter, settings.log)
+        app.state.inspector = Inspector(segmenter, settings.max_pixels, settings.log)
         print(f"{settings.model} ({segmenter.sha256[:12]}) runs on {segmenter.provider}")

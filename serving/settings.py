@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from dbp_mae.errors import UserError
+from dbp_mae.inspection.images import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Settings:
     """DBP_MAE_MODEL: the model file."""
     max_body: int
     """DBP_MAE_MAX_BODY_MB, in bytes: larger requests are refused."""
+    max_pixels: int
+    """DBP_MAE_MAX_MEGAPIXELS, in pixels: larger images are refused."""
     log: Path | None
     """DBP_MAE_INSPECTION_LOG: one JSON line an inspection is appended here; by default nowhere."""
 
@@ -27,17 +30,22 @@ class Settings:
         Raises:
             UserError: a value does not fit, or the log cannot be written.
         """
-        megabytes = environment.get("DBP_MAE_MAX_BODY_MB", "64")
-        if not (megabytes.isdecimal() and int(megabytes) > 0):
-            raise UserError(
-                f"DBP_MAE_MAX_BODY_MB is {megabytes!r}: give a whole number of megabytes above 0."
-            )
         log = environment.get("DBP_MAE_INSPECTION_LOG")
         return cls(
             model=Path(environment.get("DBP_MAE_MODEL", "models/segmenter.onnx")),
-            max_body=int(megabytes) * 1024 * 1024,
+            max_body=_whole_number(environment, "DBP_MAE_MAX_BODY_MB", 64) * 1024 * 1024,
+            max_pixels=min(
+                MAX_PIXELS, _whole_number(environment, "DBP_MAE_MAX_MEGAPIXELS", 100) * 1_000_000
+            ),
             log=_writable(Path(log)) if log else None,
         )
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name, str(default))
+    if not (value.isdecimal() and int(value) > 0):
+        raise UserError(f"{name} is {value!r}: give a whole number above 0.")
+    return int(value)
 
 
 def _writable(log: Path) -> Path:

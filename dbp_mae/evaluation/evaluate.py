@@ -109,7 +109,7 @@ def _load(path: Path, params: Params) -> Segmenter:
     if names != params.data.classes:
         raise UserError(
             f"{path} was made for the classes {names}, but data.classes in params.yaml is "
-            f"{params.data.classes}: export the model again (dvc repro)."
+            f"{params.data.classes}: both must be the same (dvc repro makes a model of those in params.yaml)."
         )
     return segmenter
 

@@ -3,7 +3,6 @@
 from uuid import UUID
 
 from dvc.exceptions import DvcException
-from dvc.fs import FileSystem
 from dvc.repo import Repo
 from dvc.repo.reproduce import plan_repro
 from prefect import Task, task
@@ -72,20 +71,28 @@ def run_stage(stage: str) -> State | None:
     return None
 
 
+def check_values_committed() -> None:
+    """Refuse to train with values that nobody committed: an experiment leaves its own behind.
+
+    Raises:
+        UserError: params.yaml is not as in the last commit, or there is none.
+    """
+    here, committed = _versions("params.yaml", experiments=False)
+    if here != committed:
+        raise UserError(
+            "params.yaml holds values that are not committed, perhaps of an experiment: commit them, or "
+            "take the committed ones back (git checkout HEAD params.yaml)."
+        )
+
+
 def is_saved() -> bool:
     """Return whether HEAD or an experiment holds dvc.lock, DVC's record of the chain, as it is now.
 
     Raises:
         UserError: the repository has no commit yet.
     """
-    try:
-        with Repo() as repo:
-            lock = _lock_in(repo.fs)
-            commits = repo.brancher(revs=["HEAD"], all_experiments=True, workspace=False)
-            # DVC goes from commit to commit, and repo.fs with it.
-            return lock in [_lock_in(repo.fs) for _ in commits]
-    except DvcException as error:
-        raise UserError(f"DVC cannot read the saved experiments: {error}") from None
+    here, *saved = _versions("dvc.lock", experiments=True)
+    return here in saved
 
 
 def save_experiment(name: str) -> None:
@@ -98,5 +105,12 @@ def save_experiment(name: str) -> None:
     run_dvc("exp", "save", f"--name={name}", *reports)
 
 
-def _lock_in(files: FileSystem) -> bytes | None:
-    return files.read_bytes("dvc.lock") if files.exists("dvc.lock") else None
+def _versions(path: str, experiments: bool) -> list[bytes | None]:
+    """Return a file as it is here, in HEAD and, if asked for, in each experiment; None where it is not."""
+    try:
+        with Repo() as repo:
+            # DVC goes from the workspace to commit after commit, and repo.fs with it.
+            commits = repo.brancher(revs=["HEAD"], all_experiments=experiments)
+            return [repo.fs.read_bytes(path) if repo.fs.exists(path) else None for _ in commits]
+    except DvcException as error:
+        raise UserError(f"DVC cannot read what was committed: {error}") from None

@@ -12,7 +12,12 @@ from dbp_mae.errors import UserError
 from dbp_mae.evaluation.evaluate import evaluate
 from dbp_mae.params import load_params
 from pipelines.artifacts import DATA, METRICS, VALIDATED
-from pipelines.flows.chain import is_saved, run_chain, save_experiment
+from pipelines.flows.chain import (
+    check_values_committed,
+    is_saved,
+    run_chain,
+    save_experiment,
+)
 from pipelines.flows.exclusive import exclusive
 from pipelines.flows.outcome import one_sentence, run_from_shell
 from pipelines.flows.promotion import PRODUCTION, promote
@@ -32,8 +37,10 @@ def retrain(tolerance: float = 0.0) -> str:
     """Bring the chain up to date; promote the new model unless it lost more mIoU than `tolerance`.
 
     Each promotion may lose that much anew: a tolerance above 0 does not bound the loss over many.
-    What neither a commit nor an experiment holds yet is saved as a DVC experiment of the run's name.
+    It trains with committed values. What neither a commit nor an experiment holds yet is saved as a DVC
+    experiment of the run's name.
     """
+    check_values_committed()
     run_chain()
     if not is_saved():
         save_experiment(experiment_name())
@@ -53,9 +60,10 @@ def held_out_miou(model: Path, held_out: pd.DataFrame) -> float:
         result = evaluate(model, None, held_out, params.data.source, DATA, params)
         return _miou(result.metrics)
     except UserError as error:
+        reason = str(error).rstrip(".")
         raise UserError(
-            f"The served model cannot be compared with the new one ({error}). "
-            f"Delete {PRODUCTION} to promote the new one without a comparison."
+            f"The new model cannot be compared with the served one ({reason}). If it is to replace that "
+            f"one, delete {PRODUCTION}: then it is promoted without a comparison."
         ) from None
 
 

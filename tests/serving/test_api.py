@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from dbp_mae.inspection.images import ImageError, encode_png
+from dbp_mae.inspection.images import MAX_PIXELS, ImageError, encode_png
 from dbp_mae.inspection.segmenter import GivenUp, Segmenter
 from serving import inspector
 from serving.api import create_app
@@ -145,7 +145,7 @@ def test_an_image_too_large_for_the_classes_is_refused(
 ) -> None:
     segmenter = Segmenter.load(tiny_model)
     monkeypatch.setattr(inspector, "PROBABILITIES", 4 * (2 + 2) * 100)
-    inspect = partial(Inspector(segmenter, log=None).inspect, given_up=lambda: False)
+    inspect = partial(Inspector(segmenter, MAX_PIXELS, log=None).inspect, given_up=lambda: False)
     inspect(encode_png(np.zeros((10, 10), np.uint8)), with_mask=False, with_image=False)
     with pytest.raises(ImageError, match="at most 100 in all"):
         inspect(encode_png(np.zeros((10, 11), np.uint8)), with_mask=False, with_image=False)

@@ -40,7 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(tiny_model: Path, log: Path, folder: Path) -> Iterator[httpx.Client]:
     """Return a client of the running service."""
-    variables = {"DBP_MAE_MAX_BODY_MB": "1", "DBP_MAE_INSPECTION_LOG": str(log)}
+    variables = {
+        "DBP_MAE_MAX_BODY_MB": "1",
+        "DBP_MAE_MAX_MEGAPIXELS": "20",
+        "DBP_MAE_INSPECTION_LOG": str(log),
+    }
     with served(folder, tiny_model, **variables) as client:
         yield client
 
@@ -166,6 +170,12 @@ def test_an_inspection_whose_client_has_gone_is_left_unfinished(
         connection.sendall(request.encode() + image)
     assert client.post("/segment", content=part).status_code == 200
     assert len(log.read_text().splitlines()) == lines_before + 1
+
+
+def test_an_image_above_the_limit_is_refused(client: httpx.Client) -> None:
+    response = client.post("/segment", content=encode_png(np.zeros((5000, 5000), np.uint8)))
+    assert response.status_code == 413
+    assert "at most 20000000 in all" in response.json()["error"]
 
 
 def test_a_url_in_place_of_an_image_is_never_fetched(client: httpx.Client) -> None:

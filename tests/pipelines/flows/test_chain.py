@@ -210,9 +210,25 @@ def test_retraining_does_not_save_what_is_committed(exporting: Workspace) -> Non
     assert exporting.experiments() == []
 
 
+def test_retraining_takes_committed_values_alone(exporting: Workspace) -> None:
+    values = exporting.root / "params.yaml"
+    values.write_text("pretrain: {steps: 600}\n")
+    exporting.run("git", "add", "params.yaml")
+    exporting.run("git", "commit", "--quiet", "--message=values")
+    values.write_text("pretrain: {steps: 9}\n")
+    state = retrain(return_state=True)
+    assert state.is_failed()
+    assert state.message.startswith("params.yaml holds values that are not committed")
+    assert exporting.ran() == []
+
+    exporting.run("git", "checkout", "--quiet", "params.yaml")
+    assert retrain(return_state=True).is_completed()
+    assert exporting.ran() == ["export"]
+
+
 def test_retraining_needs_a_commit(exporting: Workspace) -> None:
     exporting.run("git", "update-ref", "-d", "HEAD")
     state = retrain(return_state=True)
     assert state.is_failed()
-    assert state.message.startswith("DVC cannot read the saved experiments: ")
+    assert state.message.startswith("DVC cannot read what was committed: ")
     assert not PRODUCTION.exists()

@@ -146,5 +146,5 @@ def test_a_model_is_judged_on_the_labels_as_they_are_now(
 
 def test_a_model_of_other_classes_needs_a_decision(tiny_model: Path) -> None:
     held_out = write_held_out(["wire", "scratch"], 1)
-    with pytest.raises(UserError, match=f"Delete {PRODUCTION} to promote"):
+    with pytest.raises(UserError, match=f"If it is to replace that one, delete {PRODUCTION}"):
         held_out_miou(tiny_model, held_out)
