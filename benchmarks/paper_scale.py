@@ -1,8 +1,9 @@
-"""What a recipe takes, worked out: `python -m benchmarks.paper_scale imagenet imagenet10 ade20k`.
+"""What a recipe takes, worked out: `python -m benchmarks.paper_scale imagenet10`.
 
 Memory, seconds and watts of a training step are measured here, on random images at two batch sizes,
 and so is reading images, on JPEG files of ImageNet's usual size; the recipe says how many of them.
-The figures hold for the machine that this runs on and for no other.
+The figures hold for the machine that this runs on and for no other. On a CPU give one recipe a call:
+memory is what the process had not held before.
 """
 
 import math
