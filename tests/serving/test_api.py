@@ -13,6 +13,7 @@ from threading import Event, Semaphore
 import httpx
 import numpy as np
 import pytest
+from starlette.applications import Starlette
 
 from dbp_mae.inspection.images import MAX_PIXELS, ImageError, encode_png
 from dbp_mae.inspection.segmenter import GivenUp, Segmenter
@@ -38,17 +39,31 @@ class HeldUp(Inspector):
         return {"inspected": data.decode()}
 
 
-def test_a_request_given_up_ends_its_inspection_or_never_begins_it() -> None:
-    app, held_up = create_app(max_body=100), HeldUp()
+def held_up_app() -> tuple[Starlette, HeldUp]:
+    """Return the application with an inspection that is held up."""
+    app, held_up = create_app(max_body=2_000_000), HeldUp()
     app.state.inspector = held_up
+    return app, held_up
+
+
+def client_of(app: Starlette) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+
+
+async def begun(held_up: HeldUp) -> bool:
+    """Wait for an inspection to begin."""
+    return await asyncio.to_thread(held_up.begun.acquire, timeout=60)
+
+
+def test_a_request_given_up_ends_its_inspection_or_never_begins_it() -> None:
+    app, held_up = held_up_app()
 
     async def scenario() -> None:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with client_of(app) as client:
             first, second, third = (
                 asyncio.create_task(client.post("/segment", content=name)) for name in "123"
             )
-            assert await asyncio.to_thread(held_up.begun.acquire, timeout=60)
+            assert await begun(held_up)
             second.cancel()
             first.cancel()
             assert await asyncio.to_thread(held_up.left.acquire, timeout=60)
@@ -61,14 +76,12 @@ def test_a_request_given_up_ends_its_inspection_or_never_begins_it() -> None:
 
 
 def test_a_request_given_up_in_the_queue_lets_go_of_its_image() -> None:
-    app, held_up = create_app(max_body=2_000_000), HeldUp()
-    app.state.inspector = held_up
+    app, held_up = held_up_app()
 
     async def scenario() -> None:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with client_of(app) as client:
             first = asyncio.create_task(client.post("/segment", content="1"))
-            assert await asyncio.to_thread(held_up.begun.acquire, timeout=60)
+            assert await begun(held_up)
             tracemalloc.start()
             queued = [
                 asyncio.create_task(client.post("/segment", content=bytes(1_000_000)))
@@ -92,8 +105,7 @@ def test_a_request_given_up_in_the_queue_lets_go_of_its_image() -> None:
 
 
 def test_an_inspection_whose_client_has_gone_is_given_up() -> None:
-    app, held_up = create_app(max_body=100), HeldUp()
-    app.state.inspector = held_up
+    app, held_up = held_up_app()
     scope = {
         "type": "http",
         "method": "POST",
@@ -105,7 +117,7 @@ def test_an_inspection_whose_client_has_gone_is_given_up() -> None:
 
     async def receive() -> dict[str, object]:
         if len(messages) == 1:
-            assert await asyncio.to_thread(held_up.begun.acquire, timeout=60)
+            assert await begun(held_up)
         return messages.pop(0)
 
     async def send(message: object) -> None:
@@ -133,8 +145,7 @@ def test_a_form_needs_no_room_on_a_disk(monkeypatch: pytest.MonkeyPatch) -> None
     app.state.inspector = Weighing()
 
     async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with client_of(app) as client:
             return await client.post("/segment", files={"image": bytes(3_000_000)})
 
     assert asyncio.run(send()).json() == {"bytes": 3_000_000}
