@@ -71,7 +71,10 @@ def make_plan(arguments: argparse.Namespace, params: Params) -> Plan:
             "baseline": PLAN["baseline"],
             "pretrain": pretrain,
             "variants": {name: _variant(name, rates) for name in arguments.variants},
-            "tuning": PLAN["tuning"] | ({"extensions": 0} if arguments.toy else {}),
+            "tuning": {
+                "seeds": arguments.tuning_seeds,
+                "extensions": 0 if arguments.toy else PLAN["tuning"]["extensions"],
+            },
             "seeds": arguments.seeds,
             "finetune": PLAN["finetune"] if arguments.finetune else None,
         },
@@ -176,6 +179,13 @@ def main() -> None:
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=PLAN["seeds"], help="of the measured runs"
+    )
+    parser.add_argument(
+        "--tuning-seeds",
+        nargs="+",
+        type=int,
+        default=PLAN["tuning"]["seeds"],
+        help="of the runs that choose the learning rates",
     )
     parser.add_argument("--finetune", action="store_true", help="compare the held-out mIoU too")
     parser.add_argument("--name", help="of the results, where not the recipe's")

@@ -3,6 +3,7 @@
 The variants of one seed take turns on the device, so that what slows the machine for a while slows all.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -151,30 +152,41 @@ class _Comparison:
 
     def _plan_steps(self, progress: Progress) -> None:
         for name, variant in self.plan.variants.items():
-            runs = len(set(variant.learning_rates)) + len(self.plan.seeds)
+            tried = len(set(variant.learning_rates)) * len(self.plan.tuning.seeds)
+            runs = tried + len(self.plan.seeds)
             progress.plan(self.settings[name].steps * runs)
 
     def _tune(self, name: str, progress: Progress) -> Tuning:
         """Try learning rates until the best one stands between two that are worse."""
         rates = list(dict.fromkeys(self.plan.variants[name].learning_rates))
         allowed = len(rates) + self.plan.tuning.extensions
+        trials: list[Trial] = []
         losses: dict[float, float] = {}
         while rates:
-            rate = rates.pop(0)
-            losses[rate] = self._try(name, rate, progress).best_loss
+            trials.append(self._try(name, rates.pop(0), progress))
+            losses[trials[-1].learning_rate] = trials[-1].loss
             if not rates and len(losses) < allowed and (following := next_rate(losses)):
                 rates.append(following)
-                progress.plan(self.settings[name].steps)
-        trials = [
-            Trial(learning_rate=rate, loss=None if losses[rate] == float("inf") else losses[rate])
-            for rate in sorted(losses)
-        ]
-        return Tuning(trials=trials, best=best_rate(losses), bracketed=next_rate(losses) is None)
+                progress.plan(self.settings[name].steps * len(self.plan.tuning.seeds))
+        return Tuning(
+            trials=sorted(trials, key=lambda trial: trial.learning_rate),
+            best=best_rate(losses),
+            bracketed=next_rate(losses) is None,
+        )
 
-    def _try(self, name: str, rate: float, progress: Progress) -> Measurement:
-        """Run a variant at one learning rate, with the tuning's seed."""
-        changes = {"learning_rate": rate, "seed": self.plan.tuning.seed}
-        params = self.settings[name].model_copy(update=changes)
+    def _try(self, name: str, rate: float, progress: Progress) -> Trial:
+        """Run a variant at one learning rate with the tuning's seeds, up to the first that diverges."""
+        losses: list[float | None] = []
+        for seed in self.plan.tuning.seeds:
+            loss = self._run_alone(name, rate, seed, progress).best_loss
+            losses.append(loss if math.isfinite(loss) else None)
+            if losses[-1] is None:
+                break
+        progress.skip(self.settings[name].steps * (len(self.plan.tuning.seeds) - len(losses)))
+        return Trial(learning_rate=rate, losses=losses)
+
+    def _run_alone(self, name: str, rate: float, seed: int, progress: Progress) -> Measurement:
+        params = self.settings[name].model_copy(update={"learning_rate": rate, "seed": seed})
         folder = self.folder("tune", params)
         if done := load_measurement(folder):
             progress.skip(params.steps)
@@ -183,7 +195,7 @@ class _Comparison:
         contender = Contender(name, self.images, params, folder, self.energy)
         progress.skip(contender.training.step)
         while not contender.finished:
-            _take_slice(contender, f"tune {name}, learning rate {rate:g}", progress)
+            _take_slice(contender, f"tune {name}, learning rate {rate:g}, seed {seed}", progress)
             if contender.due:
                 save_together([contender])
         (done,) = finish_together([contender], encoders=False)

@@ -111,11 +111,11 @@ def _charts(results: Results, colors: dict[str, str]) -> dict[str, str]:
 def _trials(results: Results) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"variant": name, **trial.model_dump()}
+            {"variant": name, "learning_rate": trial.learning_rate, "loss": trial.loss}
             for name, tuning in results.tuning.items()
             for trial in tuning.trials
         ]
-    ).astype({"loss": float})
+    )
 
 
 def _absolute(spread: Spread, written: Any) -> str:

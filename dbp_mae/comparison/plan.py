@@ -66,7 +66,8 @@ class Variant(Block):
 class TuningPlan(Block):
     """How each variant's learning rate is found."""
 
-    seed: Seed
+    seeds: Seeds
+    """A rate is judged by its mean loss over these: one seed may be kind to a rate that is poor."""
     extensions: Annotated[int, Field(ge=0)]
     """How many learning rates may be tried beyond the first ones."""
 
@@ -95,7 +96,7 @@ class Plan(Block):
     variants: Annotated[dict[str, Variant], Field(min_length=2)]
     tuning: TuningPlan
     seeds: Seeds
-    """Of the measured runs; the tuning's seed is none of them."""
+    """Of the measured runs; the tuning's are none of them."""
     finetune: FinetunePlan | None = None
 
     @model_validator(mode="after")
@@ -106,13 +107,14 @@ class Plan(Block):
             )
         if given := sorted(self.pretrain.keys() & GIVEN):
             raise ValueError(f"pretrain.{given[0]} is set by the comparison: leave it out")
-        if self.tuning.seed in self.seeds:
+        for key, seeds in {"seeds": self.seeds, "tuning.seeds": self.tuning.seeds}.items():
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{key} {seeds} names one seed twice")
+        if shared := [seed for seed in self.tuning.seeds if seed in self.seeds]:
             raise ValueError(
-                f"tuning.seed ({self.tuning.seed}) is among seeds {self.seeds}: measure with other "
-                "seeds than the one that chose the learning rates"
+                f"seed {shared[0]} of tuning.seeds {self.tuning.seeds} is among seeds {self.seeds}: "
+                "measure with other seeds than those that chose the learning rates"
             )
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} names one seed twice")
         return self
 
     def common(self, params: Params) -> Params:

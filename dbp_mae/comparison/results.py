@@ -78,8 +78,13 @@ class Trial(Block):
     """A learning rate that was tried."""
 
     learning_rate: float
-    loss: float | None
-    """None where it diverged."""
+    losses: list[float | None]
+    """Of the tuning's seeds, up to the first that diverged, whose loss is None."""
+
+    @property
+    def loss(self) -> float:
+        """The mean over the seeds; inf where one diverged."""
+        return statistics.fmean(math.inf if loss is None else loss for loss in self.losses)
 
 
 class Tuning(Block):
@@ -94,9 +99,7 @@ class Tuning(Block):
     @property
     def least_loss(self) -> float:
         """The loss at the best rate; inf where every trial diverged."""
-        return min(
-            (trial.loss for trial in self.trials if trial.loss is not None), default=math.inf
-        )
+        return min(trial.loss for trial in self.trials)
 
 
 class Finetuned(Block):

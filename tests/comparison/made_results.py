@@ -54,7 +54,7 @@ def plan(**changes: Any) -> Plan:
         "baseline": "AdamW",
         "pretrain": {"steps": STEPS, "validate_every": EVERY},
         "variants": variants,
-        "tuning": {"seed": 0, "extensions": 3},
+        "tuning": {"seeds": [0], "extensions": 3},
         "seeds": [1, 2, 3],
     }
     return Plan.model_validate(content | changes)
@@ -62,7 +62,7 @@ def plan(**changes: Any) -> Plan:
 
 def tuning(loss: float) -> Tuning:
     """Return a tuning that ended at this loss, and diverged at the next rate."""
-    trials = [Trial(learning_rate=1e-3, loss=loss), Trial(learning_rate=2e-3, loss=None)]
+    trials = [Trial(learning_rate=1e-3, losses=[loss]), Trial(learning_rate=2e-3, losses=[None])]
     return Tuning(trials=trials, best=1e-3, bracketed=True)
 
 

@@ -17,7 +17,7 @@ def plan(**changes: Any) -> Plan:
             "twin": {"learning_rates": [0.001], "pretrain": PLAIN},
             "preserving": {"learning_rates": [0.001], "pretrain": PRESERVING},
         },
-        "tuning": {"seed": 0, "extensions": 0},
+        "tuning": {"seeds": [0], "extensions": 0},
         "seeds": [1],
     }
     return Plan.model_validate(content | changes)

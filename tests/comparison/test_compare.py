@@ -101,12 +101,14 @@ def test_variants_are_tuned_then_take_turns(
         name: {"learning_rates": [1e-9, 1e-3], "pretrain": PLAIN} for name in ("plain", "twin")
     }
     said: list[str] = []
-    results = finished(compare(plan(variants=variants, seeds=[1, 2]), params, subject, said.append))
+    changes = {"tuning": {"seeds": [0, 4], "extensions": 0}, "seeds": [1, 2]}
+    results = finished(compare(plan(variants=variants, **changes), params, subject, said.append))
     turns = [line.split(",")[0].split()[-1] for line in said if line.startswith("measure")]
     first, second = ["plain", "twin"], ["twin", "plain"]
     assert turns == [*first, *second, *first, *second, *first, *second]
     for name, tuning in results.tuning.items():
         assert [trial.learning_rate for trial in tuning.trials] == [1e-9, 1e-3]
+        assert all(len(set(trial.losses)) == 2 for trial in tuning.trials), "two seeds a rate"
         assert tuning.best == 1e-3
         assert {run.learning_rate for run in results.runs(name)} == {1e-3}
 
@@ -218,8 +220,10 @@ def test_a_variant_that_diverges_does_not_stop_the_others(
         "plain": {"learning_rates": [0.001], "pretrain": PLAIN},
         "wild": {"learning_rates": [1e30], "pretrain": PLAIN},
     }
-    results = finished(compare(plan(variants=variants), params, subject, print))
-    assert results.tuning["wild"].trials[0].loss is None
+    tuning = {"seeds": [0, 4], "extensions": 0}
+    results = finished(compare(plan(variants=variants, tuning=tuning), params, subject, print))
+    assert results.tuning["wild"].trials[0].losses == [None], "no second seed is tried"
+    assert len(results.tuning["plain"].trials[0].losses) == 2
     assert not results.tuning["wild"].bracketed
     assert [run.diverged for run in results.measurements] == [False, True]
     assert len(results.measurements[0].rows) == 3
@@ -342,6 +346,8 @@ def test_images_validated_under_other_values_are_refused(workspace: Path) -> Non
         ({"baselin": "plain"}, "baselin: there is no such key"),
         ({"baseline": "nobody"}, "'nobody', which is not among variants"),
         ({"seeds": [0, 1]}, "measure with other seeds"),
+        ({"seeds": [1, 1]}, "seeds [1, 1] names one seed twice"),
+        ({"tuning": {"seeds": [0, 0], "extensions": 0}}, "tuning.seeds [0, 0] names one seed twice"),
         ({"seeds": []}, "seeds"),
         ({"pretrain": {"learning_rate": 1.0}}, "set by the comparison"),
         ({"pretrain": {"step": 5}}, "step: there is no such key"),

@@ -10,7 +10,14 @@ from made_results import clear_win, measurement, results, with_finetuning
 
 from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.page import page
-from dbp_mae.comparison.results import EnergySource, Finetuned, Measurement, Results, Spread
+from dbp_mae.comparison.results import (
+    EnergySource,
+    Finetuned,
+    Measurement,
+    Results,
+    Spread,
+    Trial,
+)
 from dbp_mae.pages.formatting import UNKNOWN
 
 
@@ -154,6 +161,11 @@ def test_the_candidate_is_the_tuning_s_not_the_luckiest() -> None:
     runs = [measurement(name, 1, slope / 1000) for name, slope in slopes.items()]
     assert results(runs).candidate == "Muon, function-preserving"
     assert "does not pay" in " ".join(sentences(results(runs)))
+
+
+def test_a_rate_is_judged_by_its_mean_over_the_tuning_s_seeds() -> None:
+    assert Trial(learning_rate=1e-3, losses=[0.25, 0.75]).loss == 0.5
+    assert Trial(learning_rate=1e-3, losses=[0.25, None]).loss == math.inf
 
 
 def test_a_shorter_schedule_speaks_for_itself() -> None:
