@@ -2,8 +2,7 @@
 
 Memory, seconds and watts of a training step are measured here, on random images at two batch sizes,
 and so is reading images, on JPEG files of ImageNet's usual size; the recipe says how many of them.
-The figures hold for the machine that this runs on and for no other. On a CPU give one recipe a call:
-memory is what the process had not held before.
+The figures hold for the machine that this runs on and for no other.
 """
 
 import math
@@ -218,21 +217,19 @@ def report(
 def main() -> None:
     """Measure, print the table and write the results."""
     parser = command.create_parser(__doc__)
-    parser.add_argument("recipes", nargs="+", help="of conf/recipe")
+    parser.add_argument("recipe", help="of conf/recipe")
     parser.add_argument("--batches", type=int, nargs=2, default=(32, 64), help="images, measured")
     parser.add_argument("--steps", type=int, default=10, help="measured of each")
     parser.add_argument("--set", nargs="*", default=[], help="such as pretrain.model=small")
     arguments = parser.parse_args()
     batches = (min(arguments.batches), max(arguments.batches))
-    rows = [report(name, arguments.set, batches, arguments.steps) for name in arguments.recipes]
+    row = report(arguments.recipe, arguments.set, batches, arguments.steps)
     command.print_hardware()
-    print(pd.DataFrame(rows).set_index("recipe").T.to_string(float_format="{:.3g}".format))
+    print(pd.Series(row).to_string(float_format="{:.3g}".format))
     headline = {
-        f"{row['recipe']}, {unit}": float(f"{row[unit]:.3g}")
-        for row in rows
-        for unit in ("gib", "hours", "kwh")
+        f"{row['recipe']}, {unit}": float(f"{row[unit]:.3g}") for unit in ("gib", "hours", "kwh")
     }
-    print(write_results(f"paper_scale-{'-'.join(arguments.recipes)}", headline, rows))
+    print(write_results(f"paper_scale-{arguments.recipe}", headline, [row]))
 
 
 if __name__ == "__main__":
