@@ -70,9 +70,14 @@ def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
         if not known.all():
             return held_out[~known]
         reason = "the served model has seen every part that is now held out"
-    raise UserError(
-        f"The models cannot be compared, a person must decide: {reason}. "
-        f"Delete {PRODUCTION} to promote the new one without a comparison."
+    raise incomparable(reason)
+
+
+def incomparable(reason: str) -> UserError:
+    """Return the error that leaves it to a person which model is served."""
+    return UserError(
+        f"The new model cannot be compared with the served one ({reason}), so a person must decide: "
+        f"delete {PRODUCTION} to promote the new one without a comparison."
     )
 
 

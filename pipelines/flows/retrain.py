@@ -20,7 +20,7 @@ from pipelines.flows.chain import (
 )
 from pipelines.flows.exclusive import exclusive
 from pipelines.flows.outcome import one_sentence, run_from_shell
-from pipelines.flows.promotion import PRODUCTION, promote
+from pipelines.flows.promotion import incomparable, promote
 from pipelines.flows.results import publish_results
 from pipelines.summary import read_json
 
@@ -60,11 +60,7 @@ def held_out_miou(model: Path, held_out: pd.DataFrame) -> float:
         result = evaluate(model, None, held_out, params.data.source, DATA, params)
         return _miou(result.metrics)
     except UserError as error:
-        reason = str(error).rstrip(".")
-        raise UserError(
-            f"The new model cannot be compared with the served one ({reason}). If it is to replace that "
-            f"one, delete {PRODUCTION}: then it is promoted without a comparison."
-        ) from None
+        raise incomparable(str(error).rstrip(".")) from None
 
 
 def _miou(metrics: dict[str, Any]) -> float:

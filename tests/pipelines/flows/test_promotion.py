@@ -89,7 +89,7 @@ def test_both_are_judged_on_what_the_served_model_has_not_seen() -> None:
     assert judge.images == [["d", "e"]] * 2
 
     MODEL.write_bytes(b"newest")
-    with pytest.raises(UserError, match=f"has seen every part.*Delete {PRODUCTION}"):
+    with pytest.raises(UserError, match=f"has seen every part.*delete {PRODUCTION}"):
         promote(0.7, manifest(c="test", d="train"), judge, 0.0)
     assert PRODUCTION.read_bytes() == b"newer"
 
@@ -101,7 +101,7 @@ def test_a_served_model_of_unknown_training_needs_a_decision() -> None:
             SEEN.unlink()
         else:
             SEEN.write_text(known)
-        with pytest.raises(UserError, match=f"{SEEN} does not list .*Delete {PRODUCTION}"):
+        with pytest.raises(UserError, match=f"{SEEN} does not list .*delete {PRODUCTION}"):
             promote(0.7, manifest(a="test"), Judge(0.7, 0.6), 0.0)
 
 
@@ -146,5 +146,5 @@ def test_a_model_is_judged_on_the_labels_as_they_are_now(
 
 def test_a_model_of_other_classes_needs_a_decision(tiny_model: Path) -> None:
     held_out = write_held_out(["wire", "scratch"], 1)
-    with pytest.raises(UserError, match=f"If it is to replace that one, delete {PRODUCTION}"):
+    with pytest.raises(UserError, match=f"a person must decide: delete {PRODUCTION}"):
         held_out_miou(tiny_model, held_out)
