@@ -74,6 +74,11 @@ class Emissions(BaseModel):
         """The mean power."""
         return self.kwh * JOULES_PER_KWH / self.seconds
 
+    @property
+    def place(self) -> tuple[Hardware, str, float]:
+        """The machine, its country, and the CO2 of a kWh of the country's grid in kg."""
+        return self.hardware, self.country, self.grid_kg_per_kwh
+
     def __add__(self, later: "Emissions") -> "Emissions":
         """Return the totals of both; country and hardware are those of the later one."""
         totals = {name: getattr(self, name) + getattr(later, name) for name in _SUMMED}

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,13 @@ class Run:
         return sum(others, start=first)
 
     @property
+    def places(self) -> list[tuple[Emissions, list[str]]]:
+        """The trainings of the shipped model by where they ran: an encoder may come from elsewhere."""
+        spent = {name: self.trainings[name].emissions for name in SHIPPED}
+        together = groupby(SHIPPED, key=lambda name: spent[name].place)
+        return [(spent[first], [first, *others]) for _, (first, *others) in together]
+
+    @property
     def held_out(self) -> pd.DataFrame:
         """The rows of the manifest that the figures are of."""
         return labelled_in(self.frame, "test")
@@ -134,9 +142,14 @@ def emissions_bill(run: Run) -> dict[str, Any]:
     """Return the energy and CO2 of the shipped model and of each stage."""
     return {
         "total": _bill(run.total),
-        "stages": {name: _bill(training.emissions) for name, training in run.trainings.items()},
-        "grid_kg_per_kwh": run.total.grid_kg_per_kwh,
-        "country": run.total.country,
+        "stages": {
+            name: _bill(training.emissions)
+            | {
+                "grid_kg_per_kwh": training.emissions.grid_kg_per_kwh,
+                "country": training.emissions.country,
+            }
+            for name, training in run.trainings.items()
+        },
     }
 
 
@@ -162,6 +175,7 @@ def page(run: Run, params: Params, made: date) -> str:
         params,
         charts=pictures,
         made=made,
+        counters=sorted({part for place, _ in run.places for part in place.hardware.measured}),
         reconstructions=_data_uri(run.reconstructions),
         overlays={name: _data_uri(picture) for name, picture in run.overlays.items()},
         worst=run.per_image.dropna(subset=["overlay"]).to_dict("records"),
