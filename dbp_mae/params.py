@@ -69,6 +69,16 @@ class DataParams(Block):
             raise ValueError(f"defects names {unknown}, which are not among classes {self.classes}")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {self.classes} names one class twice")
+        if bad := [name for name in self.classes if not name.strip() or set(name) & set("|\r\n")]:
+            raise ValueError(
+                f"classes has the name {bad[0]!r}: give each a name without | and line breaks"
+            )
+        if len(self.splits) == 2:
+            val, test = self.splits["val"], self.splits["test"]
+            if val.is_relative_to(test) or test.is_relative_to(val):
+                raise ValueError(
+                    f"splits: '{val}' (val) and '{test}' (test) overlap; name two folders"
+                )
         if self.val_share + self.test_share >= 1:
             raise ValueError(
                 "val_share + test_share must leave something to train on (sum below 1)"

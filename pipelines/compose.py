@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from dvc.utils.hydra import compose_and_dump
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path
@@ -27,7 +28,7 @@ def compose(output: Path, overrides: list[str], conf: Path = Path("conf")) -> No
             compose_and_dump(temporary, str(conf.resolve()), None, "config", "", overrides)
             composed = yaml.safe_load(temporary.read_text(encoding="utf-8"))
             check_block(composed, Params, f"{conf} with {overrides}")
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         lines = (line.strip() for line in str(error).splitlines())
         reason = " ".join(line for line in lines if line and not line.startswith(MISLEADING))
         raise UserError(

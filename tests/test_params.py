@@ -49,6 +49,15 @@ def test_an_unknown_recipe_or_key_is_named(override: str, tmp_path: Path) -> Non
     assert not (tmp_path / "params.yaml").exists()
 
 
+@pytest.mark.parametrize("text", ["data:\n\tchannels: 1\n", "data:\n  seed: ${nope}\n"])
+def test_a_recipe_that_is_no_yaml_is_one_sentence(text: str, tmp_path: Path) -> None:
+    conf = shutil.copytree(CONF, tmp_path / "conf")
+    (conf / "recipe/mine.yaml").write_text(f"# @package _global_\n{text}")
+    with pytest.raises(UserError, match=r"does not compose with \['recipe=mine'\]") as caught:
+        compose(tmp_path / "params.yaml", ["recipe=mine"], conf)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_value_that_cannot_be_run_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     output = tmp_path / "params.yaml"
     compose(output, [], CONF)
@@ -114,6 +123,13 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("decorrelation", {"layers": []}, "decorrelation.layers"),
         ("data", {"channels": 2}, "data.channels"),
         ("data", {"splits": {"train": "a"}}, "data.splits"),
+        (
+            "data",
+            {"splits": {"val": "a", "test": "a/b"}},
+            r"'a' \(val\) and 'a/b' \(test\) overlap",
+        ),
+        ("data", {"classes": ["a", " "], "defects": []}, "classes has the name ' '"),
+        ("data", {"classes": ["a|b"], "defects": []}, r"classes has the name 'a\|b'"),
         ("data", {"defects": ["dent"]}, "dent"),
         ("data", {"val_share": 0.9}, "below 1"),
         ("finetune", {"tile": 33}, "finetune.tile"),

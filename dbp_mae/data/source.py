@@ -156,6 +156,11 @@ def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a comma-separated UTF-8 table ({reason}).") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        raise UserError(
+            f"{path}: its rows have more fields than its first line, {','.join(table.columns)}, has names: "
+            "remove the commas at their ends, or name the columns."
+        )
     if missing := {"image", "group"} - set(table.columns):
         raise UserError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: "

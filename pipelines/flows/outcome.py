@@ -32,7 +32,8 @@ def one_sentence(body: Callable[P, str | State]) -> Callable[P, State]:
 
 def run_from_shell(flow: Flow[[], State]) -> None:
     """Run a flow with its defaults, print its sentence, and exit with 1 if it failed."""
-    argparse.ArgumentParser(description=flow.description).parse_args()
+    note = "From the shell all parameters keep their defaults; Prefect's page can set others."
+    argparse.ArgumentParser(description=flow.description, epilog=note).parse_args()
     state = flow(return_state=True)
     if not state.is_completed():
         sys.exit(f"error: {state.message}")

@@ -45,6 +45,7 @@ def promote(
         _replace(manifest)
         return f"The first model was promoted, with a held-out mIoU of {miou:.3f}: serve it."
     if sha256_of(MODEL) == sha256_of(PRODUCTION):
+        write_seen(SEEN, manifest)  # a kill may have left it without
         return "The served model is the new one already."
     held_out = _held_out_from_both(manifest)
     new, served = judge(MODEL, held_out), judge(PRODUCTION, held_out)

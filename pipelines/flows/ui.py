@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.error import URLError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 from urllib.request import urlopen
 
 from prefect.client.orchestration import get_client
@@ -32,24 +32,25 @@ def main() -> None:
     """Start all three, print the address, and end them when interrupted.
 
     Raises:
-        UserError: the address is taken, the server did not start, or prefect.yaml is not valid.
+        UserError: the address is taken, the server did not start, prefect.yaml is not valid, or the
+            server or the worker ended by itself.
     """
-    server = get_current_settings().server.api
-    address = f"http://{server.host}:{server.port}"
-    if _answers(server.host, server.port):
+    api = get_current_settings().server.api
+    address = f"http://{api.host}:{api.port}"
+    if _answers(api.host, api.port):
         raise UserError(
             f"Something already answers at {address}: stop it, or set PREFECT_SERVER_API_PORT."
         )
     os.environ["PREFECT_API_URL"] = f"{address}/api"  # for the commands; here it is read already
-    with _running("server", "start") as process:
-        _wait_until_healthy(process, address)
+    with _running("server", "start") as server:
+        _wait_until_healthy(server, address)
         with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
             end_orphans()
         _prefect("work-pool", "create", POOL, "--type=process", "--overwrite")
         _prefect("--no-prompt", "deploy", "--all")
         with _running("worker", "start", f"--pool={POOL}") as worker:
             print(f"\nPrefect: {address}  (Ctrl-C ends the server, the worker and the schedules)\n")
-            worker.wait()
+            wait_for_an_end({"server": server, "worker": worker})
 
 
 def _answers(host: str, port: int) -> bool:
@@ -76,11 +77,27 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], address: str) -> None:
         if process.poll() is not None:
             break
         try:
-            with urlopen(f"{address}/api/health"):
+            with urlopen(f"{address}/api/health", timeout=5):
                 return
-        except URLError:
+        except OSError:
             time.sleep(1)
     raise UserError(f"Prefect's server did not start at {address}: see above.")
+
+
+def wait_for_an_end(processes: Mapping[str, subprocess.Popen[bytes]]) -> NoReturn:
+    """Wait until one of these processes, by name, ends by itself: without it nothing is scheduled.
+
+    Raises:
+        UserError: which one ended, and how.
+    """
+    while True:
+        for name, process in processes.items():
+            with suppress(subprocess.TimeoutExpired):
+                status = process.wait(timeout=1)
+                raise UserError(
+                    f"Prefect's {name} ended by itself (status {status}): see above, then give `make ui` "
+                    "again."
+                )
 
 
 def end_orphans() -> None:

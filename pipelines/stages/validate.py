@@ -15,7 +15,9 @@ PAGE = Path("reports/validation.html")
 
 
 def main(params: Params) -> None:
-    """Write the validated images, the quarantined ones and the page; then stop if the gate closed.
+    """Write the quarantined images and the page; then the validated ones, or stop if the gate closed.
+
+    Behind a closed gate no validated images are left that something could be trained on.
 
     Raises:
         UserError: the gate is closed.
@@ -23,7 +25,7 @@ def main(params: Params) -> None:
     classes = params.data.classes
     manifest = read_manifest(MANIFEST)
     validation = validate(manifest, classes, params.validation.tolerated_share)
-    write_manifest(validation.validated, VALIDATED)
+    VALIDATED.unlink(missing_ok=True)
     write_text(DATA / "quarantine.csv", validation.quarantine.to_csv(index=False))
     write_text(PAGE, render_page(validation, classes))
     if not validation.gate_open:
@@ -31,6 +33,7 @@ def main(params: Params) -> None:
             f"{validation.complaint}\nSee {PAGE}; correct or delete these files, "
             "or tolerate them with validate.tolerated_share."
         )
+    write_manifest(validation.validated, VALIDATED)
     print(validation.verdict)
     if validation.warnings:
         print(f"Warnings: {validation.warnings}. See {PAGE}.")

@@ -316,6 +316,11 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
             {},
             "lacks the columns group and image: it has im",
         ),
+        (
+            write("parts.csv", b"image,group\np0_f0.png,p0,"),
+            {},
+            "rows have more fields than its first line, image,group, has",
+        ),
         (parts({"image": "p0_f0.png"}), {}, "parts.csv lacks the column group"),
         (parts(ROW, ROW), {}, "names the image 'p0_f0.png' twice"),
         (parts(ROW | {"image": "p0_f0"}), {}, "names the image 'p0_f0', which is not among the im"),

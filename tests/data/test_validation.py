@@ -305,7 +305,7 @@ def test_page_opens_offline_and_names_each_file(manifest: pd.DataFrame, bad: int
 
 
 @pytest.mark.parametrize("is_good", [True, False])
-def test_stage_always_writes_and_then_stops(
+def test_behind_a_closed_gate_are_no_validated_images(
     source: Path, monkeypatch: pytest.MonkeyPatch, is_good: bool
 ) -> None:
     params = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -314,6 +314,7 @@ def test_stage_always_writes_and_then_stops(
         folder.write_png(source / "masks/p0_f0.png", BINARY)
     monkeypatch.chdir(source.parent)
     ingest_stage.main(params)
+    shutil.copy("data/manifest.parquet", "data/validated.parquet")  # of an earlier run
     if is_good:
         validate_stage.main(params)
     else:
@@ -322,6 +323,8 @@ def test_stage_always_writes_and_then_stops(
     quarantine = pd.read_csv("data/quarantine.csv")
     assert list(quarantine) == ["path", "rule", "reason"]
     assert len(quarantine) == 1 - is_good
-    assert len(read_manifest(Path("data/validated.parquet"))) == 11 + is_good
+    validated = Path("data/validated.parquet")
+    assert validated.exists() == is_good
+    assert not is_good or len(read_manifest(validated)) == 12
     verdict = "open" if is_good else "closed"
     assert f"The gate is {verdict}" in Path("reports/validation.html").read_text(encoding="utf-8")

@@ -105,6 +105,16 @@ def test_a_served_model_of_unknown_training_needs_a_decision() -> None:
             promote(0.7, manifest(a="test"), Judge(0.7, 0.6), 0.0)
 
 
+def test_what_a_kill_left_without_its_list_gets_it_with_the_next_run() -> None:
+    promote(0.7, manifest(a="train", b="test"), Judge(0.7, 0.7), 0.0)
+    known = SEEN.read_text()
+    SEEN.unlink()
+    assert "the new one already" in promote(
+        0.7, manifest(a="train", b="test"), Judge(0.7, 0.7), 0.0
+    )
+    assert SEEN.read_text() == known
+
+
 def test_a_part_that_was_renamed_is_known_by_its_images() -> None:
     serve(b"old", "a,old name", "b,NA")
     judge = Judge(0.7, 0.6)
