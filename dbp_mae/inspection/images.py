@@ -87,7 +87,8 @@ def decode_samples(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise
     except Image.DecompressionBombError:
         raise ImageError(
-            "too_large", f"The image has more than the {max_pixels} pixels accepted."
+            "too_large",
+            f"The image has more than the {max_pixels} pixels accepted: cut it into smaller images.",
         ) from None
     except Exception:  # damaged files make Pillow's plugins raise almost anything
         raise ImageError(
@@ -136,7 +137,8 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             "too_large",
-            f"The image has {width} x {height} pixels; at most {max_pixels} in all are accepted.",
+            f"The image has {width} x {height} pixels; at most {max_pixels} in all are accepted: "
+            "cut it into smaller images.",
         )
     if max(width, height) > MAX_SIDE:
         raise ImageError(
