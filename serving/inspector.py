@@ -17,8 +17,8 @@ from dbp_mae.inspection.objects import InspectionObject
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.inspection.verdict import verdict
 
-PROBABILITIES = 4_000_000_000
-"""Bytes that the probabilities of one image may take: a file of some kB can hold very many pixels."""
+MAX_PROBABILITY_BYTES = 4_000_000_000
+"""What the probabilities of one image may take: a file of some kB can hold very many pixels."""
 
 
 class Inspector:
@@ -27,7 +27,7 @@ class Inspector:
     def __init__(self, segmenter: Segmenter, max_pixels: int, log: Path | None) -> None:
         self._segmenter = segmenter
         self._log = log
-        self._max_pixels = min(max_pixels, PROBABILITIES // segmenter.bytes_per_pixel)
+        self._max_pixels = min(max_pixels, MAX_PROBABILITY_BYTES // segmenter.bytes_per_pixel)
 
     def inspect(
         self, data: bytes, with_mask: bool, with_image: bool, given_up: Callable[[], bool]

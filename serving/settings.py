@@ -32,7 +32,7 @@ class Settings:
         """
         log = environment.get("DBP_MAE_INSPECTION_LOG")
         return cls(
-            model=Path(environment.get("DBP_MAE_MODEL", "models/segmenter.onnx")),
+            model=Path(environment.get("DBP_MAE_MODEL") or "models/segmenter.onnx"),
             max_body=_whole_number(environment, "DBP_MAE_MAX_BODY_MB", 64) * 1024 * 1024,
             max_pixels=min(
                 MAX_PIXELS, _whole_number(environment, "DBP_MAE_MAX_MEGAPIXELS", 100) * 1_000_000
@@ -54,6 +54,7 @@ def _writable(log: Path) -> Path:
         log.open("a").close()
     except OSError as error:
         raise UserError(
-            f"DBP_MAE_INSPECTION_LOG names {log}, which cannot be written ({error.strerror})."
+            f"DBP_MAE_INSPECTION_LOG names {log}, which cannot be written ({error.strerror}): "
+            "name another file, or let the service's user write this one."
         ) from None
     return log

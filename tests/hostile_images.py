@@ -146,6 +146,7 @@ HOSTILE: list[tuple[str, bytes, str]] = [
     ("PNG bomb", png(50_000, 50_000, 8, 0, bytes(1000)), "too_large"),
     ("PNG bomb of 100 million and one", png(100_000_001, 1, 8, 0, bytes(9)), "too_large"),
     ("PNG of 2^31 - 1", png(2**31 - 1, 2**31 - 1, 1, 0, bytes(9)), "too_large"),
+    ("PNG thin and long", png(2_500_000, 8, 8, 0, bytes(1000)), "too_large"),
     ("PNG of impossible depth", png(32, 24, 7, 0, bytes(33 * 24)), "unreadable"),
     (
         "PNG with a text bomb",

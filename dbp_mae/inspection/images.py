@@ -14,6 +14,8 @@ from dbp_mae.errors import UserError
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 """An image with a smaller side holds nothing to inspect."""
+MAX_SIDE = 65_535
+"""JPEG's own limit. A thin image is extended to a tile's height, which takes memory by its length."""
 
 Reason = Literal["too_large", "too_small", "unsupported", "unreadable"]
 
@@ -48,8 +50,8 @@ def decode_image(
     palettes and other colour spaces become RGB, and the orientation in the EXIF data is applied.
 
     Raises:
-        ImageError: more than `max_pixels` or fewer than 8 pixels a side, several images in one
-            file, another format, damaged or incomplete data.
+        ImageError: more than `max_pixels`, fewer than 8 or more than 65,535 pixels a side, several
+            images in one file, another format, damaged or incomplete data.
     """
     return convert_samples(decode_samples(data, max_pixels), channels, white_level)
 
@@ -85,7 +87,8 @@ def decode_samples(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise
     except Image.DecompressionBombError:
         raise ImageError(
-            "too_large", f"The image has more than the {max_pixels} pixels accepted."
+            "too_large",
+            f"The image has more than the {max_pixels} pixels accepted: cut it into smaller images.",
         ) from None
     except Exception:  # damaged files make Pillow's plugins raise almost anything
         raise ImageError(
@@ -134,7 +137,14 @@ def _check_header(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             "too_large",
-            f"The image has {width} x {height} pixels; at most {max_pixels} in all are accepted.",
+            f"The image has {width} x {height} pixels; at most {max_pixels} in all are accepted: "
+            "cut it into smaller images.",
+        )
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            "too_large",
+            f"The image has {width} x {height} pixels; at most {MAX_SIDE} a side are accepted: "
+            "cut it into shorter images.",
         )
     if min(width, height) < MIN_SIDE:
         raise ImageError(

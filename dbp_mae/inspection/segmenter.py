@@ -35,8 +35,8 @@ class Segmentation:
 class Segmenter:
     """An exported segmenter.
 
-    Memory grows with the image: `bytes_per_pixel` for the probabilities and weights, and up to 4 * C for
-    its overlapping tiles.
+    Memory grows with the image: `bytes_per_pixel` for the probabilities and weights. A batch of tiles
+    comes to it, and a copy of an image that is smaller than a tile, extended to its size.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, card: ModelCard, sha256: str) -> None:
@@ -103,12 +103,15 @@ class Segmenter:
         mask = _likeliest(probabilities)
         return Segmentation(mask, find_objects(mask, probabilities, self.card))
 
-    def _predict(self, tiles: np.ndarray, given_up: Callable[[], bool]) -> Iterator[np.ndarray]:
+    def _predict(
+        self, tiles: list[np.ndarray], given_up: Callable[[], bool]
+    ) -> Iterator[np.ndarray]:
         for start in range(0, len(tiles), BATCH):
             if given_up():
                 raise GivenUp
-            (batch,) = self._session.run(["probabilities"], {"tiles": tiles[start : start + BATCH]})
-            yield from batch
+            batch = np.stack(tiles[start : start + BATCH])
+            (probabilities,) = self._session.run(["probabilities"], {"tiles": batch})
+            yield from probabilities
 
 
 def _likeliest(probabilities: np.ndarray) -> np.ndarray:

@@ -28,16 +28,18 @@ def pad_to_tile(image: np.ndarray, tile: int) -> np.ndarray:
     return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="reflect")
 
 
-def cut_tiles(image: np.ndarray, tile: int, overlap: int) -> tuple[np.ndarray, list[Origin]]:
-    """Cut an image (H W C) into tiles (N T T C) and their origins, padding it if it is smaller."""
+def cut_tiles(image: np.ndarray, tile: int, overlap: int) -> tuple[list[np.ndarray], list[Origin]]:
+    """Cut an image (H W C) into tiles (T T C each) and their origins, padding it if it is smaller.
+
+    The tiles are views: however much they overlap, they take no memory of their own.
+    """
     padded = pad_to_tile(image, tile)
     origins = [
         (top, left)
         for top in tile_origins(image.shape[0], tile, overlap)
         for left in tile_origins(image.shape[1], tile, overlap)
     ]
-    tiles = np.stack([padded[top : top + tile, left : left + tile] for top, left in origins])
-    return tiles, origins
+    return [padded[top : top + tile, left : left + tile] for top, left in origins], origins
 
 
 def blend_tiles(

@@ -139,8 +139,16 @@ def test_the_orientation_of_the_exif_data_is_applied(file_format: str) -> None:
 
 def test_the_pixel_limit_is_inclusive() -> None:
     assert decode_image(PNG, 3, max_pixels=24 * 32).shape == (24, 32, 3)
-    with pytest.raises(ImageError, match="32 x 24 pixels; at most 767"):
+    with pytest.raises(ImageError, match="32 x 24 pixels; at most 767 in all are accepted: cut it"):
         decode_image(PNG, 3, max_pixels=24 * 32 - 1)
+
+
+def test_the_longest_image_can_be_encoded_and_a_longer_one_is_refused() -> None:
+    longest = np.zeros((8, 65_535), np.uint8)
+    assert np.array_equal(decode_samples(encode_png(longest))[..., 0], longest)
+    longer = saved(np.zeros((65_536, 8), np.uint8), "PNG")
+    with pytest.raises(ImageError, match="8 x 65536 pixels; at most 65535 a side"):
+        decode_samples(longer)
 
 
 def test_errors_of_a_file_name_it(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_an_image_too_large_for_the_classes_is_refused(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = Segmenter.load(tiny_model)
-    monkeypatch.setattr(inspector, "PROBABILITIES", 4 * (2 + 2) * 100)
+    monkeypatch.setattr(inspector, "MAX_PROBABILITY_BYTES", 4 * (2 + 2) * 100)
     inspect = partial(Inspector(segmenter, MAX_PIXELS, log=None).inspect, given_up=lambda: False)
     inspect(encode_png(np.zeros((10, 10), np.uint8)), with_mask=False, with_image=False)
     with pytest.raises(ImageError, match="at most 100 in all"):

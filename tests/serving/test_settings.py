@@ -7,9 +7,11 @@ from dbp_mae.inspection.images import MAX_PIXELS
 from serving.settings import Settings
 
 
-def test_an_empty_environment_has_defaults() -> None:
+def test_an_empty_environment_has_defaults_and_so_have_empty_paths() -> None:
     settings = Settings.from_environment({})
     assert settings == Settings(Path("models/segmenter.onnx"), 64 * 1024**2, 100_000_000, None)
+    empty = {"DBP_MAE_MODEL": "", "DBP_MAE_INSPECTION_LOG": ""}
+    assert Settings.from_environment(empty) == settings
 
 
 @pytest.mark.parametrize("name", ["DBP_MAE_MAX_BODY_MB", "DBP_MAE_MAX_MEGAPIXELS"])
@@ -27,5 +29,5 @@ def test_images_may_be_limited_further(value: str, pixels: int) -> None:
 def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "new" / "inspections.jsonl"
     assert Settings.from_environment({"DBP_MAE_INSPECTION_LOG": str(log)}).log == log
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"cannot be written \(.+\): name another"):
         Settings.from_environment({"DBP_MAE_INSPECTION_LOG": str(log / "inside")})
