@@ -23,6 +23,13 @@ def create_parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=_Help)
 
 
+def count(text: str) -> int:
+    """Read a whole number of an argument, from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a benchmark from the command line."""
     with plain_ending():

@@ -32,6 +32,7 @@ from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
+from dbp_mae.environment import code_sha256
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params, RenderParams, check_block, load_params
 from dbp_mae.training.checkpoint import ROOT
@@ -103,7 +104,8 @@ def describe(name: str, folder: list[str], render: RenderParams) -> dict[str, An
 
 def _rendered(render: RenderParams) -> Path:
     """Return the folder of the rendered images, which is made where it is missing."""
-    made = ROOT / f"wirebond-{sha256(render.model_dump_json().encode()).hexdigest()[:12]}"
+    conditions = code_sha256() + render.model_dump_json()
+    made = ROOT / f"wirebond-{sha256(conditions.encode()).hexdigest()[:12]}"
     if not made.exists():
         ROOT.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=ROOT) as scratch:

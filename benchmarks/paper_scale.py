@@ -1,7 +1,8 @@
 """What a recipe takes, worked out: `python -m benchmarks.paper_scale imagenet10`.
 
 Memory, seconds and watts of a training step are measured here, on random images at two batch sizes,
-and so is reading images, on JPEG files of ImageNet's usual size; the recipe says how many of them.
+and so is reading images, and masks for a fine-tuning, on files of ImageNet's usual size; the recipe says
+how many of them.
 The figures hold for the machine that this runs on and for no other.
 """
 
@@ -24,13 +25,15 @@ from benchmarks.results_file import write_results
 from benchmarks.training_step import pretraining, random_batch
 from benchmarks.turns import synchronize
 from dbp_mae import emissions
+from dbp_mae.data.batches import Batches
 from dbp_mae.data.crops import CropBatches
-from dbp_mae.data.images import DecodedImages
+from dbp_mae.data.images import DecodedImages, DecodedMasks
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import manifest_from_rows
-from dbp_mae.data.tiles import LabelledImages, ValidationTiles
+from dbp_mae.data.tiles import LabelledImages, TileBatches, ValidationTiles
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.params import Params, load_params
+from dbp_mae.errors import UserError
+from dbp_mae.params import DataParams, Params, load_params
 from dbp_mae.segmentation.train import Finetuning
 from dbp_mae.training.loop import Training, create_fabric
 from pipelines.compose import compose
@@ -59,7 +62,9 @@ class Expected:
     gib: float
     """To take a step with the whole batch at once."""
     parts: int
-    """Into which the batch must be cut to fit into the memory given: devices, or accumulated."""
+    """Into which the batch must be cut to fit into the memory given: devices, or accumulated.
+
+    A fine-tuning cannot cut it: where this is more than 1, its batch must be smaller."""
     hours: float
     kwh: float
     loaders: int
@@ -70,7 +75,7 @@ def expect(cost: Cost, reads_per_second: float, steps: int, batch: int, memory: 
     """Work out what `steps` steps of `batch` images take on the machine that was measured.
 
     Args:
-        reads_per_second: images that one process reads, decodes and cuts.
+        reads_per_second: images that one process reads, decodes, cuts and augments.
         memory: bytes of the device.
     """
     needed = batch * cost.bytes_per_image
@@ -113,10 +118,15 @@ def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Co
     )
 
 
+def pretrains(params: Params) -> bool:
+    """Tell whether a recipe trains its encoder; otherwise it takes one over and fine-tunes it."""
+    return params.pretrain.source == params.data.source
+
+
 def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor, Tensor]]:
     """Return a recipe's training, and random images for it."""
     channels, size = params.data.channels, params.pretrain
-    if size.source == params.data.source:
+    if pretrains(params):
         whole = size.model_copy(update={"batch": batch, "accumulate": 1, "crops_per_image": 1})
         run = pretraining(whole, channels)
         return run, run.fabric.to_device(random_batch(whole, channels))
@@ -135,34 +145,53 @@ def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor,
 
 
 def measure_reading(params: Params) -> tuple[float, float]:
-    """Return images a second: one process that reads crops, and all processes of an ingest."""
+    """Return images a second: one process that reads for the training, and all processes of an ingest.
+
+    Images are decoded at each use, as where memory does not hold them all.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
-        _write_photographs(source / "images")
-        changes = {"source": source, "images": Path("images"), "classes": [], "splits": {}}
-        data = params.data.model_copy(update={**changes, "share": 1.0})
-        frame = ingest(source, data, Path(folder) / "masks")  # also starts its server of processes
+        _write_photographs(source)
+        changes = {"source": source, "images": Path("images"), "splits": {}, "group_pattern": None}
+        classes = [] if pretrains(params) else params.data.classes
+        data = params.data.model_copy(update={**changes, "classes": classes, "share": 1.0})
+        masks = Path(folder) / "masks"
+        frame = ingest(source, data, masks)  # also starts its server of processes
         start = time.perf_counter()
-        ingest(source, data, Path(folder) / "masks")
+        ingest(source, data, masks)
         described = FILES / (time.perf_counter() - start)
-        images = DecodedImages(frame, data, budget=0)
-        one_epoch = params.pretrain.model_copy(update={"batch": FILES, "crops_per_image": 1})
-        batches = CropBatches(images, one_epoch, seed=0)
+        batches = _batches(frame, data, masks.parent, params)
         start = time.perf_counter()
         batches[0]
         return FILES / (time.perf_counter() - start), described
 
 
-def _write_photographs(folder: Path) -> None:
-    """Write JPEG files of the size and detail of photographs: some 110 kB each."""
-    folder.mkdir(parents=True)
+def _batches(frame: pd.DataFrame, data: DataParams, folder: Path, params: Params) -> Batches:
+    """Return batches of FILES images for the training that the recipe is of."""
+    images = DecodedImages(frame, data, budget=0)
+    if pretrains(params):
+        changes = {"batch": FILES, "crops_per_image": 1}
+        return CropBatches(images, params.pretrain.model_copy(update=changes), seed=0)
+    labelled = LabelledImages(frame, data, folder)
+    labelled.images, labelled.masks = images, DecodedMasks(frame, folder, budget=0)
+    return TileBatches(labelled, params.finetune.model_copy(update={"batch": FILES}))
+
+
+def _write_photographs(source: Path) -> None:
+    """Write JPEG files of the size and detail of photographs, some 110 kB each, and coarse masks."""
+    images, masks = source / "images", source / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
     rng = np.random.default_rng(0)
     for number in range(FILES):
         coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
         smooth = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
         grain = rng.normal(0, 12, smooth.shape)
         picture = np.clip(smooth + grain, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{number}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(str(images / f"{number}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        areas = rng.integers(0, 2, (6, 8), np.uint8)
+        mask = cv2.resize(areas, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(masks / f"{number}.png"), mask)
 
 
 def _device_bytes() -> int:
@@ -199,14 +228,13 @@ def report(
 ) -> dict[str, Any]:
     """Return the row of a recipe: what was measured, and what follows."""
     params = recipe_params(recipe, overrides)
-    trains = params.pretrain.source == params.data.source
-    loop = params.pretrain if trains else params.finetune
+    loop = params.pretrain if pretrains(params) else params.finetune
     cost = measure_training(params, batches, steps)
     reads, described = measure_reading(params)
     expected = expect(cost, reads, loop.steps, loop.batch, _device_bytes())
     return {
         "recipe": " ".join([recipe, *overrides]),
-        "stage": "pretrain" if trains else "finetune",
+        "stage": "pretrain" if pretrains(params) else "finetune",
         **asdict(cost),
         "reads_per_second": reads,
         "ingested_per_second": described,
@@ -218,11 +246,17 @@ def main() -> None:
     """Measure, print the table and write the results."""
     parser = command.create_parser(__doc__)
     parser.add_argument("recipe", help="of conf/recipe")
-    parser.add_argument("--batches", type=int, nargs=2, default=(32, 64), help="images, measured")
-    parser.add_argument("--steps", type=int, default=10, help="measured of each")
+    parser.add_argument(
+        "--batches", type=command.count, nargs=2, default=(32, 64), help="images, measured"
+    )
+    parser.add_argument("--steps", type=command.count, default=10, help="measured of each")
     parser.add_argument("--set", nargs="*", default=[], help="such as pretrain.model=small")
     arguments = parser.parse_args()
     batches = (min(arguments.batches), max(arguments.batches))
+    if batches[0] == batches[1]:
+        raise UserError(
+            f"--batches {batches[0]} {batches[1]}: name two sizes, whose difference tells."
+        )
     row = report(arguments.recipe, arguments.set, batches, arguments.steps)
     command.print_hardware()
     print(pd.Series(row).to_string(float_format="{:.3g}".format))

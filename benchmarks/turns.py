@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.command import count
 from dbp_mae.environment import code_sha256, environment
 from dbp_mae.files import write_text
 
@@ -25,7 +26,7 @@ Contestants = dict[str, Callable[[], object]]
 
 def add_rounds(parser: argparse.ArgumentParser) -> None:
     """Add how many turns there are."""
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each contestant")
+    parser.add_argument("--rounds", type=count, default=8, help="turns of each contestant")
     parser.add_argument("--warmup", type=int, default=3, help="turns that do not count")
 
 

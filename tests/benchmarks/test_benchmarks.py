@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -144,6 +145,27 @@ def test_paper_scale(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     figures = headline(paper_scale, arguments, tmp_path, monkeypatch)
     assert [name.rpartition(", ")[2] for name in figures] == ["gib", "hours", "kwh"]
     assert all(value > 0 for name, value in figures.items() if not name.endswith("gib"))
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        (step_overhead, ["--rounds", "0"], "'0' is no whole number from 1"),
+        (paper_scale, ["imagenet10", "--steps", "0"], "'0' is no whole number from 1"),
+        (paper_scale, ["imagenet10", "--batches", "8", "8"], "name two sizes"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_measured(
+    module: Any,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmark", *arguments])
+    with pytest.raises((SystemExit, UserError)) as caught:
+        module.main()
+    assert said in capsys.readouterr().err + str(caught.value)
 
 
 def test_other_function_is_refused() -> None:
