@@ -192,6 +192,7 @@ def _defect_metrics(point: OperatingPoint) -> dict[str, dict[str, Any]]:
             "escape_share": point.escape.share,
             "escape_low": escape[0],
             "escape_high": escape[1],
+            "good": point.overkill.trials,
             "overkill_share": point.overkill.share,
             "overkill_low": overkill[0],
             "overkill_high": overkill[1],
