@@ -1,9 +1,19 @@
 """The threshold that ships: where F1 and Youden's index are high for its neighbours too."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from dbp_mae.evaluation.judging import THRESHOLDS, Judged, best_min_score, operating_point
+from dbp_mae.evaluation.judging import (
+    THRESHOLDS,
+    Judged,
+    best_min_score,
+    judge,
+    operating_point,
+)
+from dbp_mae.inspection.images import encode_png
+from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.segmentation.metrics import Overlap, Rate
 
 
@@ -79,3 +89,18 @@ def test_among_equals_the_middle_is_chosen() -> None:
 
 def test_without_a_found_defect_nothing_is_chosen() -> None:
     assert best_min_score([image([], [0.5], missed=1)], match_iou=0.1) is None
+
+
+def test_objects_below_the_cards_threshold_are_judged_too(tiny_model: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter.load(tiny_model)
+    segmenter.card = segmenter.card.model_copy(update={"min_score": 0.9})
+    image, mask = np.full((80, 80), 20, np.uint8), np.zeros((80, 80), np.uint8)
+    image[8:28, 8:28], mask[8:28, 8:28] = 185, 2
+    files = tmp_path / "image.png", tmp_path / "mask.png"
+    for file, pixels in zip(files, (image, mask), strict=True):
+        file.write_bytes(encode_png(pixels))
+    assert segmenter.segment(image[..., None]).objects == []
+    (judged,) = judge(segmenter, [files])
+    assert judged.scores[0] == pytest.approx([0.822], abs=1e-3)
+    assert judged.at(0.8, 0.1) == (1, 0, True)
+    assert segmenter.card.min_score == 0.9
