@@ -14,7 +14,8 @@ from pandas.testing import assert_frame_equal
 from dbp_mae.data.labels import IGNORED
 from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.errors import UserError
-from dbp_mae.evaluation.evaluate import Evaluation, evaluate
+from dbp_mae.evaluation.evaluate import Evaluation, _pixel_metrics, evaluate
+from dbp_mae.evaluation.judging import Judged
 from dbp_mae.evaluation.overlays import FALSE, GAP, MISSED, RIGHT, draw_overlay
 from dbp_mae.inspection.images import encode_png, read_image
 from dbp_mae.inspection.model_card import ModelCard
@@ -201,6 +202,44 @@ def test_a_class_that_a_resample_lacks_does_not_raise_the_interval(
     metrics = evaluate(tiny_model, None, two, data.source, data.folder, params).metrics
     assert metrics["iou"] == {"wire": 1.0, "epoxy": 0.0}
     assert (metrics["miou_low"], metrics["miou"], metrics["miou_high"]) == (0.5, 0.5, 0.5)
+
+
+def interval(hits: list[int], labelled: int) -> tuple[float, float, float]:
+    """Return low, mIoU and high over groups that each have so many of the labelled pixels right."""
+    judged = [
+        Judged(np.array([[0, 0], [labelled - right, right]]), [], [], seconds=0.0) for right in hits
+    ]
+    metrics = _pixel_metrics(judged, None, pd.Series(range(len(hits))), seed=0)
+    return metrics["miou_low"], metrics["miou"], metrics["miou_high"]
+
+
+def test_the_interval_of_two_groups_holds_each_alone() -> None:
+    """A quarter of the resamples is the first group twice, another quarter the second."""
+    assert interval([0, 10], labelled=10) == (0.0, 0.5, 1.0)
+
+
+def test_the_interval_of_many_groups_is_that_of_their_mean() -> None:
+    """The mIoU is here the mean of the groups' shares, so by the central limit theorem it is normal.
+
+    A quantile of 2000 draws has a standard error of 0.06 of the mean's: sqrt(0.025 * 0.975 / 2000)
+    by the normal density at 1.96, 0.058. Three of them are allowed.
+    """
+    hits = list(range(100))
+    low, miou, high = interval(hits, labelled=99)
+    error = np.std(hits) / 99 / len(hits) ** 0.5
+    assert miou == pytest.approx(0.5)
+    assert low == pytest.approx(0.5 - 1.96 * error, abs=0.18 * error)
+    assert high == pytest.approx(0.5 + 1.96 * error, abs=0.18 * error)
+
+
+def test_without_a_labelled_class_the_miou_is_unknown(
+    data: Data, params: Params, tiny_model: Path
+) -> None:
+    clean = data.frame[data.frame["path"] == "images/clean.png"]
+    two = pd.concat([clean, clean.assign(group="another")])
+    metrics = evaluate(tiny_model, tiny_model, two, data.source, data.folder, params).metrics
+    for figure in ("miou", "miou_low", "miou_high", "gain", "gain_low", "gain_high"):
+        assert metrics[figure] is None
 
 
 def test_one_group_has_no_interval(data: Data, params: Params, tiny_model: Path) -> None:
