@@ -1,5 +1,6 @@
 """The ONNX file: equal to the network, complete in itself, refused where it is not."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from default_params import default_params
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
 from dbp_mae.export import (
+    Parity,
     TileClassifier,
     check_parity,
     choose_min_score,
     class_color,
     export,
+    git_revision,
     make_card,
 )
 from dbp_mae.inspection.images import encode_png
@@ -123,6 +126,23 @@ def test_file_of_another_network_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("difference", "same"), [(2e-4, 1.0), (0.0, 0.998)])
+def test_either_measure_of_parity_refuses_alone(
+    difference: float,
+    same: float,
+    segmenter: Segmenter,
+    card: ModelCard,
+    tiles: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parity = Parity(10, difference, same, bytes=1, opset=20)
+    monkeypatch.setattr("dbp_mae.export._write_onnx", lambda *arguments: None)
+    monkeypatch.setattr("dbp_mae.export.check_parity", lambda *arguments: parity)
+    with pytest.raises(UserError, match="was not written"):
+        export(segmenter, card, tiles, tmp_path / "segmenter.onnx")
+
+
 def strict_model(tiny_model: Path, path: Path) -> ModelCard:
     """Write the tiny model with a threshold that no object of `labelled_files` reaches."""
     card = ServedSegmenter.load(tiny_model).card.model_copy(update={"min_score": 0.9})
@@ -165,3 +185,32 @@ def test_without_a_found_defect_the_file_stays_as_it_was(tiny_model: Path, tmp_p
 
 def test_no_two_classes_have_one_colour() -> None:
     assert len({class_color(index) for index in range(254)}) == 254
+
+
+def test_the_revision_tells_changed_code_from_a_runs_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_revision() == "unknown"
+
+    code, params = tmp_path / "dbp_mae/code.py", tmp_path / "params.yaml"
+    code.parent.mkdir()
+    code.touch()
+    params.touch()
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "all")
+    commit = git("rev-parse", "HEAD")
+    params.write_text("steps: 1")
+    assert git_revision() == commit
+    code.write_text("steps = 1")
+    assert git_revision() == f"{commit}-dirty"
+
+    monkeypatch.setenv("PATH", "")
+    assert git_revision() == "unknown"

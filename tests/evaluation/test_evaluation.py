@@ -16,7 +16,7 @@ from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.errors import UserError
 from dbp_mae.evaluation.evaluate import Evaluation, _pixel_metrics, evaluate
 from dbp_mae.evaluation.judging import Judged
-from dbp_mae.evaluation.overlays import FALSE, GAP, MISSED, RIGHT, draw_overlay
+from dbp_mae.evaluation.overlays import FALSE, GAP, MISSED, RIGHT, UNJUDGED, draw_overlay
 from dbp_mae.inspection.images import encode_png, read_image
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
@@ -295,6 +295,16 @@ def test_overlay_colours() -> None:
         draw_overlay(np.zeros((3000, 1500, 3), np.uint8), *np.zeros((2, 3000, 1500))).shape[0]
         == 1024
     )
+
+
+def test_ignored_pixels_are_grey_whatever_is_predicted() -> None:
+    image = np.full((12, 30, 1), 60, dtype=np.uint8)
+    prediction, target = np.zeros((2, 12, 30), dtype=np.uint8)
+    target[2:8, 2:8] = target[2:8, 12:18] = IGNORED
+    prediction[2:8, 12:18] = 1
+    judged = draw_overlay(image, prediction, target)[:, 30 + GAP :]
+    assert tuple(judged[2, 2]) == tuple(judged[2, 12]) == UNJUDGED
+    assert len(np.unique(judged[target == IGNORED], axis=0)) == 2  # the rim, and the paler inside
 
 
 def test_no_held_out_label_is_a_sentence(data: Data, params: Params, tiny_model: Path) -> None:
