@@ -57,6 +57,7 @@ class Parity:
     """How far the file is from the network, on real tiles."""
 
     tiles: int
+    """How many different ones."""
     max_difference: float
     """Largest difference of a probability."""
     same_argmax_share: float
@@ -137,7 +138,7 @@ def check_parity(classifier: TileClassifier, tiles: np.ndarray, path: Path) -> P
             differences.append(np.abs(found - expected).max())
             same.append((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return Parity(
-        tiles=len(tiles),
+        tiles=len({tile.tobytes() for tile in tiles}),
         max_difference=float(max(differences)),
         same_argmax_share=float(np.mean(same)),
         bytes=path.stat().st_size,

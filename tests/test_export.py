@@ -78,6 +78,7 @@ def exported(
 ) -> Path:
     path = tmp_path_factory.mktemp("models") / "segmenter.onnx"
     parity = export(segmenter, card, tiles, path)
+    assert parity.tiles == 10
     assert parity.max_difference < 1e-4
     assert parity.same_argmax_share >= 0.999
     assert parity.bytes == path.stat().st_size
@@ -124,6 +125,13 @@ def test_file_of_another_network_is_refused(
     with pytest.raises(UserError, match="was not written"):
         export(other, card, tiles, path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tile_that_comes_again_counts_once(
+    exported: Path, segmenter: Segmenter, tiles: np.ndarray
+) -> None:
+    again = np.resize(tiles[:3], tiles.shape)
+    assert check_parity(TileClassifier(segmenter), again, exported).tiles == 3
 
 
 @pytest.mark.parametrize(("difference", "same"), [(2e-4, 1.0), (0.0, 0.998)])
