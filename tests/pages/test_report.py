@@ -105,7 +105,7 @@ def write_trainings(models: Path) -> None:
         miou = np.where(steps % 200 == 0, top * (1 - np.exp(-steps / 200)), np.nan)
         curves = {"step": steps, "seconds": steps / 10, "train_loss": loss, "val_miou": miou}
         pd.DataFrame(curves).to_csv(models / name / "curves.csv", index=False)
-        summary = {"val_miou": top, "val_iou": {}, "best_step": 800, "seconds": 80, "steps": 800,
+        summary = {"val_miou": top, "best_step": 800, "seconds": 80, "steps": 800,
                    "background_offset": 0.25, "labelled_images": 35}  # fmt: skip
         write_text(models / name / "summary.json", json.dumps(summary))
     for name, wh in (("pretrain", 10.0), ("finetune", 6.0), ("scratch", 5.0)):
