@@ -1,12 +1,11 @@
 """The segmenter as one ONNX file under the model contract, checked against the network."""
 
-import colorsys
 import hashlib
-import subprocess
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from dbp_mae.class_colors import class_color
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
 from dbp_mae.evaluation.judging import best_min_score, judge
@@ -23,21 +23,20 @@ from dbp_mae.inspection.drift import STATISTICS, reference_quantiles
 from dbp_mae.inspection.model_card import ClassInfo, ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.params import DataParams, Params
+from dbp_mae.revision import git_revision
 from dbp_mae.segmentation import network
 
 OPSET = 20
-CODE = ("dbp_mae", "pipelines", "dvc.yaml")
-"""Where a change makes a revision another one; a run itself rewrites params.yaml and dvc.lock."""
+MAKING: dict[str, Any] = {
+    **dict.fromkeys(("data", "pretrain", "finetune", "export"), True),
+    "evaluate": {"match_iou": True},
+}
+"""The values that make a model; a change of any of them has it exported anew."""
 CHECKED_BATCHES = (1, 2, 5)
 MAX_DIFFERENCE = 1e-4
 MIN_SAME_ARGMAX = 0.999
 UNCHOSEN_MIN_SCORE = 0.5
 """Ships where the threshold is to be chosen and no labelled defect of a validation image is found."""
-
-COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
-"""Told apart by the colour-blind too (Okabe and Ito, 2008)."""
-GOLDEN = (5**0.5 - 1) / 2
-"""Of a turn around the hues: its multiples spread evenly."""
 
 
 class TileClassifier(nn.Module):
@@ -57,6 +56,7 @@ class Parity:
     """How far the file is from the network, on real tiles."""
 
     tiles: int
+    """How many different ones."""
     max_difference: float
     """Largest difference of a probability."""
     same_argmax_share: float
@@ -137,7 +137,7 @@ def check_parity(classifier: TileClassifier, tiles: np.ndarray, path: Path) -> P
             differences.append(np.abs(found - expected).max())
             same.append((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return Parity(
-        tiles=len(tiles),
+        tiles=len({tile.tobytes() for tile in tiles}),
         max_difference=float(max(differences)),
         same_argmax_share=float(np.mean(same)),
         bytes=path.stat().st_size,
@@ -177,7 +177,7 @@ def make_card(
         std=segmenter.normalize.std.flatten().tolist(),
         git_revision=git_revision(),
         data_sha256=sha256_of(manifest),
-        params_sha256=hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
+        params_sha256=making_sha256(params),
         encoder_sha256=sha256_of(encoder) if encoder else None,
         validation={} if validation_miou is None else {"miou": validation_miou},
         energy_kwh=sum(stage.kwh for stage in emissions),
@@ -192,33 +192,14 @@ def make_card(
     )
 
 
+def making_sha256(params: Params) -> str:
+    """Return the SHA-256 of the values that make a model, as JSON."""
+    return hashlib.sha256(params.model_dump_json(include=MAKING).encode()).hexdigest()
+
+
 def class_infos(data: DataParams) -> list[ClassInfo]:
     """Return name, colour and kind of each class."""
     return [
         ClassInfo(name=name, color=class_color(index), defect=name in data.defects)
         for index, name in enumerate(data.classes)
     ]
-
-
-def class_color(index: int) -> str:
-    """Return the colour of a class, counted from 0, that no other has: #rrggbb."""
-    if index < len(COLORS):
-        return COLORS[index]
-    lightness = (0.35, 0.5, 0.65)[index % 3]
-    color = colorsys.hls_to_rgb(index * GOLDEN % 1, lightness, 0.75)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in color)
-
-
-def git_revision() -> str:
-    """Return the commit at work, with `-dirty` where its code differs; `unknown` without git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--", *CODE)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit}-dirty" if changes else commit
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()

@@ -47,13 +47,12 @@ def stage_minutes() -> dict[str, float]:
 
 def _quality(metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
     defects, images = metrics["defects"], metrics["images"]
-    good = images["test"] - images["defective"]
     yield "held-out mIoU", _figure(metrics["miou"], "{:.3f}")
     yield "the same from random weights", _figure(metrics["scratch_miou"], "{:.3f}")
     yield "labelled defects found", _share(defects["found_share"], defects["labelled"])
     yield "false defects an image", _figure(defects["false_per_image"], "{:.2f}")
     yield "defective images accepted", _share(images["escape_share"], images["defective"])
-    yield "good images rejected", _share(images["overkill_share"], good)
+    yield "good images rejected", _share(images["overkill_share"], images["good"])
 
 
 def _cost(emissions: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -10,7 +11,16 @@ from default_params import default_params
 
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
-from dbp_mae.export import TileClassifier, check_parity, class_color, export, make_card
+from dbp_mae.export import (
+    Parity,
+    TileClassifier,
+    check_parity,
+    choose_min_score,
+    export,
+    make_card,
+    making_sha256,
+)
+from dbp_mae.inspection.images import encode_png
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter as ServedSegmenter
 from dbp_mae.params import Params
@@ -66,6 +76,7 @@ def exported(
 ) -> Path:
     path = tmp_path_factory.mktemp("models") / "segmenter.onnx"
     parity = export(segmenter, card, tiles, path)
+    assert parity.tiles == 10
     assert parity.max_difference < 1e-4
     assert parity.same_argmax_share >= 0.999
     assert parity.bytes == path.stat().st_size
@@ -114,5 +125,82 @@ def test_file_of_another_network_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_two_classes_have_one_colour() -> None:
-    assert len({class_color(index) for index in range(254)}) == 254
+def test_a_tile_that_comes_again_counts_once(
+    exported: Path, segmenter: Segmenter, tiles: np.ndarray
+) -> None:
+    again = np.resize(tiles[:3], tiles.shape)
+    assert check_parity(TileClassifier(segmenter), again, exported).tiles == 3
+
+
+@pytest.mark.parametrize(("difference", "same"), [(2e-4, 1.0), (0.0, 0.998)])
+def test_either_measure_of_parity_refuses_alone(
+    difference: float,
+    same: float,
+    segmenter: Segmenter,
+    card: ModelCard,
+    tiles: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parity = Parity(10, difference, same, bytes=1, opset=20)
+    monkeypatch.setattr("dbp_mae.export._write_onnx", lambda *arguments: None)
+    monkeypatch.setattr("dbp_mae.export.check_parity", lambda *arguments: parity)
+    with pytest.raises(UserError, match="was not written"):
+        export(segmenter, card, tiles, tmp_path / "segmenter.onnx")
+
+
+def strict_model(tiny_model: Path, path: Path) -> ModelCard:
+    """Write the tiny model with a threshold that no object of `labelled_files` reaches."""
+    card = ServedSegmenter.load(tiny_model).card.model_copy(update={"min_score": 0.9})
+    model = onnx.load(tiny_model)
+    onnx.helper.set_model_props(model, card.to_metadata())
+    onnx.save(model, path)
+    return card
+
+
+def labelled_files(folder: Path) -> list[tuple[Path, Path]]:
+    """Write an image with a defect that scores 0.82, and a good one with a false report of 0.53."""
+    files = []
+    for name, grey, label in (("defective", 185, 2), ("good", 179, 0)):
+        image, mask = np.full((80, 80), 20, np.uint8), np.zeros((80, 80), np.uint8)
+        image[8:28, 8:28], mask[8:28, 8:28] = grey, label
+        pair = folder / f"{name}.png", folder / f"{name}_mask.png"
+        for file, pixels in zip(pair, (image, mask), strict=True):
+            file.write_bytes(encode_png(pixels))
+        files.append(pair)
+    return files
+
+
+def test_the_chosen_threshold_ships_in_the_same_graph(tiny_model: Path, tmp_path: Path) -> None:
+    """All is right from 0.55 to 0.8; averaged over two neighbours on either side, from 0.65 to 0.7."""
+    path = tmp_path / "segmenter.onnx"
+    card = strict_model(tiny_model, path)
+    assert choose_min_score(path, labelled_files(tmp_path), match_iou=0.1) == 0.65
+    assert ServedSegmenter.load(path).card == card.model_copy(update={"min_score": 0.65})
+    assert onnx.load(path).graph == onnx.load(tiny_model).graph
+
+
+def test_without_a_found_defect_the_file_stays_as_it_was(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "segmenter.onnx"
+    strict_model(tiny_model, path)
+    before = path.read_bytes()
+    _, good = labelled_files(tmp_path)
+    assert choose_min_score(path, [good], match_iou=0.1) is None
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("block", "changes", "same"),
+    [
+        ("evaluate", {"overlays": 1}, True),
+        ("scratch", {"encoder_rate": 0.5}, True),
+        ("evaluate", {"match_iou": 0.7}, False),
+        ("pretrain", {"steps": 7}, False),
+    ],
+)
+def test_the_card_tells_the_values_that_made_the_model(
+    block: str, changes: dict[str, float], same: bool, params: Params
+) -> None:
+    changed = getattr(params, block).model_copy(update=changes)
+    other = params.model_copy(update={block: changed})
+    assert (making_sha256(other) == making_sha256(params)) == same

@@ -136,7 +136,10 @@ def _stacked(masks: Sequence[np.ndarray]) -> Tensor:
 
 
 def sample_tiles(frame: pd.DataFrame, data: DataParams, size: int, count: int = 10) -> np.ndarray:
-    """Return real tiles, uint8, N T T C, one from the middle of each of `count` validation images."""
+    """Return `count` real tiles, uint8, N T T C, each from the middle of a validation image.
+
+    Where the images are fewer, they come again from the first on: a check in batches needs so many.
+    """
     rows = frame[frame["split"] == "val"]
     images = DecodedImages(rows.iloc[:: max(1, len(rows) // count)], data)
     middles = []

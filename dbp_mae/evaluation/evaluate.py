@@ -153,7 +153,7 @@ def _pixel_metrics(
 
 
 def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
-    """Return the mIoU of each resample of the groups, (resamples,).
+    """Return the mIoU of each resample of the groups, (resamples,); nan where no class is labelled.
 
     A class that a resample lacks keeps its IoU over all groups, or the mean would be of other classes.
     """
@@ -172,10 +172,9 @@ def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> N
 
 
 def _interval(values: np.ndarray, groups: int) -> tuple[float | None, float | None]:
-    known = values[np.isfinite(values)]
-    if groups < 2 or not known.size:  # one group says nothing of others
+    if groups < 2:  # one group says nothing of others
         return None, None
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -192,6 +191,7 @@ def _defect_metrics(point: OperatingPoint) -> dict[str, dict[str, Any]]:
             "escape_share": point.escape.share,
             "escape_low": escape[0],
             "escape_high": escape[1],
+            "good": point.overkill.trials,
             "overkill_share": point.overkill.share,
             "overkill_low": overkill[0],
             "overkill_high": overkill[1],

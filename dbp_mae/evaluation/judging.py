@@ -50,18 +50,14 @@ class Judged:
         return sum(laid.iou.shape[1] for laid in self.overlaps)
 
     def at(self, min_score: float, match_iou: float) -> tuple[int, int, bool]:
-        """Return the defects found and the false ones reported from a score on, and if it rejects.
-
-        On the line any report does. But that a good part is rejected for reports on ignored pixels
-        alone is no one's fault.
-        """
+        """Return the defects found and the false ones reported from a score on, and if the line rejects."""
         found = false = reported = 0
         for scores, laid in zip(self.scores, self.overlaps, strict=True):
             matches = match_objects(laid.of(scores >= min_score), match_iou)
             found += int(matches.found.sum())
             false += int(matches.false.sum())
             reported += int((scores >= min_score).sum())
-        return found, false, (reported if self.defects else false) > 0
+        return found, false, reported > 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class OperatingPoint:
     escape: Rate
     """Defective images accepted."""
     overkill: Rate
-    """Images without a defect rejected."""
+    """Images without a defect rejected; one whose reports are all on ignored pixels is no trial."""
 
     @property
     def f1(self) -> float:
@@ -121,7 +117,9 @@ def operating_point(judged: list[Judged], min_score: float, match_iou: float) ->
     counts = np.array([image.at(min_score, match_iou) for image in concerned], dtype=int)
     found, false, rejected = counts.reshape(-1, 3).T
     defects = np.array([image.defects for image in concerned], dtype=int)
-    escape, overkill = escape_and_overkill(defects > 0, rejected > 0)
+    # An image that reports on ignored pixels alone reject may be good or not.
+    known = (defects > 0) | (false > 0) | (rejected == 0)
+    escape, overkill = escape_and_overkill(defects[known] > 0, rejected[known] > 0)
     return OperatingPoint(
         found=Rate(int(found.sum()), int(defects.sum())),
         false=int(false.sum()),

@@ -48,6 +48,7 @@ class ModelCard(BaseModel):
     data_sha256: str
     """Of data/validated.parquet."""
     params_sha256: str
+    """Of the values that made the model: data, pretrain, finetune, export and evaluate.match_iou."""
     encoder_sha256: str | None
     """None where the encoder was not pre-trained."""
     validation: dict[str, FiniteFloat]

@@ -30,7 +30,7 @@ from dbp_mae.segmentation.background import (
     lead_codes,
 )
 from dbp_mae.segmentation.loss import SegmentationLoss
-from dbp_mae.segmentation.metrics import iou, mean_iou
+from dbp_mae.segmentation.metrics import mean_iou
 from dbp_mae.segmentation.network import Segmenter
 from dbp_mae.segmentation.optimizer import create_optimizer
 from dbp_mae.training.checkpoint import Checkpoint
@@ -48,8 +48,6 @@ class Finetuned:
     data_wait_share, val_miou."""
     best: dict[str, float]
     """step, val_miou and background_offset of the best validation."""
-    val_iou: dict[str, float]
-    """By class; nan where a class is neither labelled nor predicted."""
     labelled_images: int
 
 
@@ -116,7 +114,6 @@ class Finetuning(Training):
         self.best: dict[str, float] = {}
         self.best_quality = -math.inf
         self.best_weights: dict[str, Tensor] = {}
-        self.best_iou: list[float] = []
 
     def optimize(self, batch: TileBatch) -> Tensor:
         """Take an optimization step."""
@@ -144,7 +141,6 @@ class Finetuning(Training):
         if quality >= self.best_quality:
             self.best_quality = quality
             self.best = {"step": self.step, **columns, "background_offset": float(OFFSETS[chosen])}
-            self.best_iou = iou(confusion)[1:].tolist()
             self.best_weights = {
                 key: value.detach().cpu().clone()
                 for key, value in self.segmenter.state_dict().items()
@@ -167,14 +163,13 @@ class Finetuning(Training):
             "best": self.best,
             "best_quality": self.best_quality,
             "best_weights": self.best_weights,
-            "best_iou": self.best_iou,
         }
 
     def load_learnt(self, state: dict[str, Any]) -> None:
         """Go on from what `learnt` returned."""
         self.segmenter.load_state_dict(state["segmenter"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("best", "best_quality", "best_weights", "best_iou"):
+        for name in ("best", "best_quality", "best_weights"):
             setattr(self, name, state[name])
 
     def result(self, labelled_images: int) -> Finetuned:
@@ -185,7 +180,6 @@ class Finetuning(Training):
             segmenter=self.segmenter.cpu().eval(),
             curves=pd.DataFrame(self.rows),
             best=self.best,
-            val_iou=dict(zip(self.classes, self.best_iou, strict=True)),
             labelled_images=labelled_images,
         )
 
@@ -195,7 +189,6 @@ def summarize(result: Finetuned) -> dict[str, Any]:
     last = result.curves.iloc[-1]
     return {
         "val_miou": _none_if_unknown(result.best["val_miou"]),
-        "val_iou": {name: _none_if_unknown(share) for name, share in result.val_iou.items()},
         "best_step": int(result.best["step"]),
         "background_offset": result.best["background_offset"],
         "seconds": float(last["seconds"]),

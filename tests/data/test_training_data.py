@@ -337,8 +337,12 @@ def test_validation_counts_every_pixel_once(
         )
 
 
-def test_sample_tiles_are_real(labelled: tuple[pd.DataFrame, DataParams, Path]) -> None:
+def test_sample_tiles_are_real_and_come_again_where_images_are_few(
+    labelled: tuple[pd.DataFrame, DataParams, Path],
+) -> None:
     frame, data, _ = labelled
     tiles = sample_tiles(frame, data, 32)
     assert tiles.shape == (10, 32, 32, 1)
     assert tiles.dtype == np.uint8
+    assert np.array_equal(tiles[5:], tiles[:5])
+    assert len({tile.tobytes() for tile in tiles}) == 5

@@ -30,6 +30,22 @@ def test_the_mask_is_that_of_the_brightness_at_any_size(
     assert np.array_equal(found.mask, probabilities.argmax(axis=0))
 
 
+def test_tiles_overlap_and_blend_as_the_card_says(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three tiles of 64 that overlap by 16, of which each is taken for another class."""
+    segmenter = Segmenter.load(tiny_model)
+    planes = np.broadcast_to(np.eye(3, dtype=np.float32)[..., None, None], (3, 3, 64, 64))
+    monkeypatch.setattr(segmenter, "_predict", lambda tiles, given_up: iter(planes))
+    found = segmenter.probabilities(np.zeros((64, 160, 1), np.uint8), given_up=lambda: False)
+    seams = [47, 64, 95, 112]  # the last pixel of one tile alone, and the first of the next alone
+    expected = [
+        np.interp(np.arange(160), seams, share)
+        for share in ([1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1])
+    ]
+    np.testing.assert_allclose(found[:, 32], expected, atol=1e-6)
+
+
 def test_a_segmentation_given_up_leaves_the_rest_of_its_tiles(segmenter: Segmenter) -> None:
     image = np.zeros((500, 500, 1), np.uint8)
     asked = []

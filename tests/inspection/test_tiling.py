@@ -83,6 +83,23 @@ def test_tiles_are_no_copies_of_the_image() -> None:
     assert all(np.may_share_memory(tile, image) for tile in tiles)
 
 
+@given(sizes())
+def test_weights_rise_linearly_over_the_overlap(case: Sizes) -> None:
+    _, _, tile, overlap = case
+    window = blending_window(2 * tile, overlap)  # an overlap of half a tile or less reaches 1
+    expected = np.arange(1, overlap + 2) / (overlap + 1)
+    np.testing.assert_allclose(window[tile, : overlap + 1], expected, rtol=1e-6)
+    assert window.max() == 1
+
+
+def test_two_tiles_fade_into_each_other_over_their_overlap() -> None:
+    tile, overlap = 16, 5
+    planes = [np.full((1, tile, tile), value, np.float32) for value in (0, 1)]
+    blended = blend_tiles(planes, [(0, 0), (0, tile - overlap)], tile, 2 * tile - overlap, overlap)
+    row = [*[0] * 11, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, *[1] * 11]
+    np.testing.assert_allclose(blended[0], np.tile(row, (tile, 1)), rtol=1e-6)
+
+
 def test_a_small_image_is_mirrored_to_the_size_of_a_tile() -> None:
     image = random_image(9, 20)
     tiles, origins = cut_tiles(image, 16, 4)

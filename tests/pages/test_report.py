@@ -40,10 +40,11 @@ METRICS: dict[str, Any] = {
         "escape_share": 0.025,
         "escape_low": 0.0044,
         "escape_high": 0.1288,
+        "good": 35,
         "overkill_share": 0.0571,
         "overkill_low": 0.0158,
         "overkill_high": 0.1862,
-        "test": 75,
+        "test": 76,
         "groups": 15,
     },
 }
@@ -104,7 +105,7 @@ def write_trainings(models: Path) -> None:
         miou = np.where(steps % 200 == 0, top * (1 - np.exp(-steps / 200)), np.nan)
         curves = {"step": steps, "seconds": steps / 10, "train_loss": loss, "val_miou": miou}
         pd.DataFrame(curves).to_csv(models / name / "curves.csv", index=False)
-        summary = {"val_miou": top, "val_iou": {}, "best_step": 800, "seconds": 80, "steps": 800,
+        summary = {"val_miou": top, "best_step": 800, "seconds": 80, "steps": 800,
                    "background_offset": 0.25, "labelled_images": 35}  # fmt: skip
         write_text(models / name / "summary.json", json.dumps(summary))
     for name, wh in (("pretrain", 10.0), ("finetune", 6.0), ("scratch", 5.0)):
@@ -199,7 +200,7 @@ def test_the_page_says_the_figures(html: str) -> None:
     for figure in (
         "0.74", "0.69 to 0.78", "+0.089", "+0.041 to +0.131", "92.2 %", "128",
         "2.5 % of the 40 defective images",
-        "5.7 % of the 35 good ones", "changed by +0.250",
+        "5.7 % of the 35 good ones", "of 35 good images rejected", "changed by +0.250",
         "16.0 Wh", "6.40 g", "2.00 min", "75 %", "images/a.png", "1 of 2 defects found",
         "1.3e-06", "revision 0123abc", "2025-01-31", "40.0 ms",
     ):  # fmt: skip
@@ -256,11 +257,12 @@ def test_the_claim_follows_from_the_interval(
 
 def test_what_is_unknown_is_said(run: Run, params: Params) -> None:
     structure = params.data.model_copy(update={"defects": []})
+    counts = {"test": 2, "groups": 1, "defective": 0, "good": 0}
     metrics = {
         **dict.fromkeys(METRICS),
         "iou": {"wire": None, "epoxy": None},
         "defects": {"labelled": 0, "found_share": None, "false_per_image": None},
-        "images": {**dict.fromkeys(METRICS["images"]), "test": 2, "groups": 1, "defective": 0},
+        "images": {**dict.fromkeys(METRICS["images"]), **counts},
     }
     empty = run.thresholds.assign(
         **dict.fromkeys(
@@ -427,6 +429,7 @@ def test_the_model_card_identifies_the_file(run: Run, params: Params) -> None:
         "f" * 64,
         "0.742",
         "12.0\u00a0Wh",
+        "overkill, of 35 good images",
     ):
         assert fact in card, fact
     assert "any epoxy" in card

@@ -139,9 +139,7 @@ def test_learns_and_keeps_the_best(
     result = run(data, settings(steps=16), tmp_path)
     assert result.curves["train_loss"].iloc[-1] < result.curves["train_loss"].iloc[0]
     assert result.best["val_miou"] == result.curves["val_miou"].max()
-    summary = summarize(result)
-    assert summary["steps"] == 16
-    assert set(summary["val_iou"]) == {"wire", "ball", "wedge", "epoxy"}
+    assert summarize(result)["steps"] == 16
     assert result.labelled_images == 4
     assert use_fused_attn()  # networks made later keep theirs
 
