@@ -10,10 +10,15 @@ from pipelines.compose import compose
 CONF = Path(__file__).parents[1] / "conf"
 
 
+def write_default_params(folder: Path) -> Path:
+    """Write params.yaml into a folder."""
+    file = folder / "params.yaml"
+    compose(file, [], CONF)
+    return file
+
+
 @cache
 def default_params() -> Params:
     """Compose conf/ without any override."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "params.yaml"
-        compose(output, [], CONF)
-        return load_params(output)
+        return load_params(write_default_params(Path(folder)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from default_params import write_default_params
 from service_process import served
 
 from dbp_mae.data.images import read_mask
@@ -53,10 +54,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    file = write_default_params(folder)
+    params = yaml.safe_load(file.read_text())
     for block, changes in SMALL.items():
         params[block] |= changes
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     dvc(folder, "init", "--quiet")
     dvc(folder, "config", "core.analytics", "false")

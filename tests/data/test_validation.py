@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import source_folder as folder
+from default_params import default_params
 from hostile_images import png, saved
 
 from dbp_mae.data.ingest import ingest
@@ -18,7 +19,6 @@ from dbp_mae.data.rules import LABEL_RULES
 from dbp_mae.data.validation import Validation, validate
 from dbp_mae.data.validation_page import render_page
 from dbp_mae.errors import UserError
-from dbp_mae.params import load_params
 from pipelines.stages import ingest as ingest_stage
 from pipelines.stages import validate as validate_stage
 
@@ -308,8 +308,7 @@ def test_page_opens_offline_and_names_each_file(manifest: pd.DataFrame, bad: int
 def test_behind_a_closed_gate_are_no_validated_images(
     source: Path, monkeypatch: pytest.MonkeyPatch, is_good: bool
 ) -> None:
-    params = load_params(Path(__file__).parents[2] / "params.yaml")
-    params = params.model_copy(update={"data": folder.data_params(source)})
+    params = default_params().model_copy(update={"data": folder.data_params(source)})
     if not is_good:
         folder.write_png(source / "masks/p0_f0.png", BINARY)
     monkeypatch.chdir(source.parent)

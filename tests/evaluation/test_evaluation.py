@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from default_params import default_params
 from onnx import helper
 from pandas.testing import assert_frame_equal
 
@@ -21,7 +22,7 @@ from dbp_mae.inspection.images import encode_png, read_image
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.inspection.verdict import verdict
-from dbp_mae.params import Params, load_params
+from dbp_mae.params import Params
 from pipelines.stages import evaluate as stage
 
 # What the tiny model calls a pixel depends on its brightness alone, see conftest.py.
@@ -91,8 +92,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    params = load_params(Path(__file__).parents[2] / "params.yaml")
-    return with_classes(params, ["wire", "epoxy"])
+    return with_classes(default_params(), ["wire", "epoxy"])
 
 
 def with_classes(params: Params, classes: list[str]) -> Params:

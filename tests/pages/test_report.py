@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from default_params import default_params
 
 from dbp_mae.data.manifest import manifest_from_rows, write_manifest
 from dbp_mae.data.seen import write_seen
@@ -21,7 +22,7 @@ from dbp_mae.files import write_text
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.pages import charts
 from dbp_mae.pages.report import Run, emissions_bill, load_run, model_card, page
-from dbp_mae.params import Params, load_params
+from dbp_mae.params import Params
 from pipelines.stages import report as stage
 
 MADE = date(2025, 1, 31)
@@ -52,7 +53,7 @@ METRICS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    params = default_params()
     update = {"classes": ["wire", "epoxy"], "defects": ["epoxy"]}
     return params.model_copy(update={"data": params.data.model_copy(update=update)})
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from default_params import write_default_params
 
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.errors import UserError
@@ -14,7 +15,6 @@ from pipelines.artifacts import MODEL
 from pipelines.flows.promotion import PRODUCTION, SEEN, promote, served_model
 from pipelines.flows.retrain import held_out_miou
 
-PARAMS = Path(__file__).parents[3] / "params.yaml"
 DARK, WIRE, EPOXY = 20, 128, 240
 
 
@@ -131,9 +131,10 @@ def test_the_first_model_is_promoted_and_served(tmp_path: Path) -> None:
 
 def write_held_out(classes: list[str], labelled: int) -> pd.DataFrame:
     """Write and return one held-out image of a wire and an epoxy, the epoxy labelled as class `labelled`."""
-    raw = yaml.safe_load(PARAMS.read_text())
+    file = write_default_params(Path())
+    raw = yaml.safe_load(file.read_text())
     raw["data"] |= {"source": "source", "classes": classes, "defects": classes[-1:]}
-    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    file.write_text(yaml.safe_dump(raw))
     image = np.full((64, 64, 1), DARK, np.uint8)
     mask = np.zeros((64, 64), np.uint8)
     for rows, brightness, label in [(np.s_[8:16], WIRE, 1), (np.s_[40:48], EPOXY, labelled)]:
