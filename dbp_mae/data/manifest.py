@@ -85,3 +85,21 @@ def read_manifest(path: Path) -> pd.DataFrame:
             "Run `dvc repro ingest`."
         )
     return table.to_pandas()
+
+
+def count_splits(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Count parts and images by split, for a table of the data."""
+    rows = []
+    for split in SPLITS:
+        part = frame[frame["split"] == split]
+        labelled = part["label_state"] == "labelled"
+        rows.append(
+            {
+                "split": split,
+                "parts": part["group"].nunique(),
+                "images": len(part),
+                "labelled": int(labelled.sum()),
+                "unlabelled": int((~labelled).sum()),
+            }
+        )
+    return rows

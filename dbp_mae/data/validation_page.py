@@ -1,9 +1,11 @@
 """The page on the gate: one HTML file that opens without a network."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from dbp_mae.data.manifest import SPLITS
+from dbp_mae.data.manifest import SPLITS, count_splits
 from dbp_mae.data.validation import Validation
 from dbp_mae.pages.charts import histogram_chart
 from dbp_mae.pages.templates import render
@@ -36,24 +38,14 @@ def render_page(validation: Validation, classes: list[str]) -> str:
     )
 
 
-def _count_splits(validation: Validation) -> list[dict[str, str | int]]:
-    """Count parts and images by split."""
-    rows: list[dict[str, str | int]] = []
-    for split in SPLITS:
-        given = validation.manifest[validation.manifest["split"] == split]
-        excluded = int((given["label_state"] == "excluded").sum())
-        valid = validation.validated[validation.validated["split"] == split]
-        rows.append(
-            {
-                "split": split,
-                "parts": valid["group"].nunique(),
-                "images": len(valid),
-                "labelled": int((valid["label_state"] == "labelled").sum()),
-                "unlabelled": int((valid["label_state"] == "unlabelled").sum()),
-                "quarantined": len(given) - len(valid) - excluded,
-                "excluded": excluded,
-            }
-        )
+def _count_splits(validation: Validation) -> list[dict[str, Any]]:
+    """Count what passed by split, and what was set aside."""
+    given = validation.manifest["split"]
+    excluded = validation.manifest["label_state"] == "excluded"
+    rows = count_splits(validation.validated)
+    for row in rows:
+        row["excluded"] = int((excluded & (given == row["split"])).sum())
+        row["quarantined"] = int((given == row["split"]).sum()) - row["images"] - row["excluded"]
     return rows
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbp_mae.data.manifest import SPLITS, labelled_in, read_manifest
+from dbp_mae.data.manifest import SPLITS, count_splits, labelled_in, read_manifest
 from dbp_mae.data.seen import is_seen, part_is_named, read_seen
 from dbp_mae.emissions import Emissions
 from dbp_mae.errors import UserError
@@ -180,7 +180,7 @@ def page(run: Run, params: Params, made: date) -> str:
         overlays={name: _data_uri(picture) for name, picture in run.overlays.items()},
         worst=run.per_image.dropna(subset=["overlay"]).to_dict("records"),
         overlay_colors={"right": RIGHT, "false": FALSE, "missed": MISSED, "ignored": UNJUDGED},
-        splits=_splits(run.frame),
+        splits=count_splits(run.frame),
         labels=_labels(run.frame, run.model.card),
     )
 
@@ -317,24 +317,6 @@ def _concentrated(frame: pd.DataFrame, card: ModelCard) -> list[str]:
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _splits(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Count images and parts by split, for the table of the data."""
-    rows = []
-    for split in SPLITS:
-        part = frame[frame["split"] == split]
-        labelled = part["label_state"] == "labelled"
-        rows.append(
-            {
-                "split": split,
-                "images": len(part),
-                "labelled": int(labelled.sum()),
-                "unlabelled": int((~labelled).sum()),
-                "groups": part["group"].nunique(),
-            }
-        )
-    return rows
 
 
 def _labels(frame: pd.DataFrame, card: ModelCard) -> list[dict[str, Any]]:
