@@ -212,8 +212,6 @@ class Training(ABC):
         try:
             yield
         except torch.OutOfMemoryError:
-            if self.fabric.world_size > 1:
-                raise  # ends the other processes, which would wait for this one
             raise UserError(
                 f"In {self.name}, {work} needs more memory than the GPU has: {self.economy}."
             ) from None

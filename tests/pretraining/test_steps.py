@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
+from dbp_mae.pretraining.train import _launch
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
 from dbp_mae.training.loop import DivergedError
 
@@ -61,6 +62,11 @@ def test_a_batch_may_be_smaller_than_the_settings_say() -> None:
     assert torch.isfinite(training.optimize((pixels[:4], noise[:4])))
 
 
+def two_processes() -> Fabric:
+    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    return Fabric(accelerator="cpu", devices=2, strategy=strategy)
+
+
 def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
     for index, params in enumerate(runs):
         train(params, folder / str(index), fabric)
@@ -69,9 +75,7 @@ def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> No
 def test_two_processes_make_one_step(tmp_path: Path) -> None:
     whole = tiny_params(sample=1.0, **SHORT)
     sampled = tiny_params(sample=0.5, every=2, optimizer="muon", **SHORT)
-    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
-    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
-    fabric.launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
+    two_processes().launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
     for index, params in enumerate([whole, sampled]):
         state = Checkpoint(tmp_path / str(index)).load()
         assert state is not None
@@ -153,6 +157,19 @@ def test_a_step_too_large_for_the_gpu_says_what_to_lower(monkeypatch: pytest.Mon
     monkeypatch.setattr(training.optimizers[-1], "step", out_of_memory)
     with pytest.raises(UserError, match=r"a step needs .* raise pretrain\.accumulate"):
         training.advance(iter([batches[0]]), stop=1)
+
+
+def run_out_of_memory_on_one_device(fabric: Fabric, folder: Path) -> None:
+    training, batches = start(tiny_params(**SHORT), fabric)
+    if fabric.global_rank == 1:
+        training.optimizers[-1].step = out_of_memory
+    training.run(batches, Checkpoint(folder), lambda: None)
+
+
+def test_a_step_too_large_for_one_of_two_gpus_is_one_sentence(tmp_path: Path) -> None:
+    message = r"\AIn pretrain, a step needs .* raise pretrain\.accumulate.*\.\Z"
+    with pytest.raises(UserError, match=message):
+        _launch(two_processes(), partial(run_out_of_memory_on_one_device, folder=tmp_path))
 
 
 def test_validation_passes_are_as_large_as_those_of_a_step_and_give_the_same_loss() -> None:
