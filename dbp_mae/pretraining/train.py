@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
@@ -123,14 +123,20 @@ def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None
 
     Raises:
         UserError: one met it.
+        Interrupted: by SIGINT or SIGTERM.
     """
-    try:
-        with held_back(signal.SIGINT, signal.SIGTERM):  # the processes say what came of it
+    with held_back(signal.SIGINT, signal.SIGTERM) as asked:  # the processes say what came of it
+        try:
             error = fabric.launch(train)
-    except ProcessRaisedException as failure:
-        if said := re.search(r"^dbp_mae\.\S+: (.+)$", str(failure), re.MULTILINE):
-            raise UserError(said[1]) from None
-        raise
+        except (ProcessRaisedException, ProcessExitedException) as failure:
+            if said := re.search(r"^dbp_mae\.\S+: (.+)$", str(failure), re.MULTILINE):
+                raise UserError(said[1]) from None
+            if asked():  # before they could hold it back
+                raise Interrupted(
+                    f"{Pretraining.name} was stopped: the same command goes on from its last state, or "
+                    "from its beginning."
+                ) from None
+            raise
     if error:
         raise error
 

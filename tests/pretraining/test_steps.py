@@ -1,5 +1,7 @@
 """One step is one step: cut into micro-batches, shared by processes, compiled, or stopped in time."""
 
+import os
+import signal
 from functools import partial, partialmethod
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import _launch
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
+from dbp_mae.training.interruption import Interrupted
 from dbp_mae.training.loop import DivergedError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,6 +173,20 @@ def test_a_step_too_large_for_one_of_two_gpus_is_one_sentence(tmp_path: Path) ->
     message = r"\AIn pretrain, a step needs .* raise pretrain\.accumulate.*\.\Z"
     with pytest.raises(UserError, match=message):
         _launch(two_processes(), partial(run_out_of_memory_on_one_device, folder=tmp_path))
+
+
+def stop_the_parent(fabric: Fabric) -> None:
+    if fabric.global_rank == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+
+
+def test_processes_that_are_stopped_before_they_train_leave_no_trace(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Interrupted, match="pretrain was stopped: the same command goes on"):
+        _launch(two_processes(), stop_the_parent)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_validation_passes_are_as_large_as_those_of_a_step_and_give_the_same_loss() -> None:
