@@ -54,12 +54,10 @@ def pretrain(
     data: DataParams,
     params: PretrainParams,
     checkpoint: Checkpoint,
-    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> Pretrained:
     """Pre-train on the images of `frame` (a validated manifest), split train; validate on split val.
 
-    A run that was killed goes on from `checkpoint` and ends bit-identical to one that was not;
-    `on_checkpoint` is called whenever that is written, or at the end where there are several devices.
+    A run that was killed goes on from `checkpoint` and ends bit-identical to one that was not.
 
     Raises:
         UserError: a split is empty, a setting is out of range, or (DivergedError) the training diverges.
@@ -70,7 +68,7 @@ def pretrain(
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
         _launch(create_fabric(params, params.devices), train)
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
-    run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
+    run = _train(create_fabric(params), images, params, checkpoint)
     constant_loss = run.constant_loss()
     validation = fixed_crops(images.validation, params)
     return Pretrained(run.fold(), run.spec, pd.DataFrame(run.rows), constant_loss, validation)
@@ -149,7 +147,7 @@ def _train_in_process(
     What one process meets alone it raises: that ends the others, which would wait for it.
     """
     try:
-        _train(fabric, images, params, checkpoint, lambda: None)
+        _train(fabric, images, params, checkpoint)
     except (DivergedError, Interrupted) as error:
         return error
     return None
@@ -160,14 +158,13 @@ def _train(
     images: PretrainingImages,
     params: PretrainParams,
     checkpoint: Checkpoint,
-    on_checkpoint: Callable[[], None],
 ) -> "Pretraining":
     """Return the finished training."""
     run = create_run(images, params, fabric)
     batches = images.batches(params, fabric.global_rank, fabric.world_size)
     if not checkpoint.path.exists():
         run.check_eps(batches[0])
-    run.run(batches, checkpoint, on_checkpoint)
+    run.run(batches, checkpoint)
     return run
 
 

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -61,12 +61,11 @@ def finetune(
     spec: EncoderSpec,
     weights: dict[str, Tensor] | None,
     checkpoint: Checkpoint,
-    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> Finetuned:
     """Fine-tune on the labelled images of `frame` (a validated manifest), split train.
 
     The weights of the best mIoU on split val are kept, with the offset of the background that gave it.
-    A run that was killed goes on from `checkpoint`; `on_checkpoint` is called whenever that is written.
+    A run that was killed goes on from `checkpoint`.
 
     Args:
         folder: the data folder, which the manifest's mask paths start from.
@@ -82,7 +81,7 @@ def finetune(
     )
     held_out = ValidationTiles(validation, params.tile)
     run = Finetuning(fabric, data.classes, params, spec, weights, held_out)
-    run.run(TileBatches(training, params), checkpoint, on_checkpoint)
+    run.run(TileBatches(training, params), checkpoint)
     return run.result(len(training))
 
 

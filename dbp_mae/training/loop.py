@@ -115,9 +115,7 @@ class Training(ABC):
     def load_learnt(self, state: dict[str, Any]) -> None:
         """Go on from what `learnt` returned."""
 
-    def run(
-        self, batches: Batches, checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
-    ) -> None:
+    def run(self, batches: Batches, checkpoint: Checkpoint) -> None:
         """Take the remaining steps; item `step` of `batches` is the batch of that step.
 
         Raises:
@@ -139,7 +137,6 @@ class Training(ABC):
                 interrupted = self._agree(asked())
                 if interrupted or self.finished or self.step % params.checkpoint_every == 0:
                     self._save(checkpoint)
-                    on_checkpoint()
                 progress.update(self.step - progress.n)
                 progress.set_postfix(figures)
             if self._agree(interrupted or asked()):

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from tiny import start, step, tiny_params, train
 from torch import Tensor, nn
+from watched_checkpoint import WatchedCheckpoint
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
@@ -127,7 +128,7 @@ def test_a_diverging_r_is_named_and_the_last_good_state_kept(tmp_path: Path) -> 
 
     message = r"R of blocks\.3\.attn\.proj is no longer finite since step 6: .*eps of pretrain\.decorrelation"
     with pytest.raises(DivergedError, match=message):
-        training.run(batches, Checkpoint(tmp_path), worsen)
+        training.run(batches, WatchedCheckpoint(tmp_path, worsen))
     assert_is_good(Checkpoint(tmp_path), step=4)
     train(calm, tmp_path)
 
@@ -139,7 +140,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path: Path) ->
         training.plain_model.register_forward_hook(lambda _, inputs, loss: loss * torch.nan)
 
     with pytest.raises(DivergedError, match=r"the loss is no longer finite since step 5: lower"):
-        training.run(batches, Checkpoint(tmp_path), worsen)
+        training.run(batches, WatchedCheckpoint(tmp_path, worsen))
     assert_is_good(Checkpoint(tmp_path), step=4)
 
 
@@ -166,7 +167,7 @@ def run_out_of_memory_on_one_device(fabric: Fabric, folder: Path) -> None:
     training, batches = start(tiny_params(**SHORT), fabric)
     if fabric.global_rank == 1:
         training.optimizers[-1].step = out_of_memory
-    training.run(batches, Checkpoint(folder), lambda: None)
+    training.run(batches, Checkpoint(folder))
 
 
 def test_a_step_too_large_for_one_of_two_gpus_is_one_sentence(tmp_path: Path) -> None:
@@ -236,5 +237,5 @@ def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     moments = next(iter(training.optimizers[0].state.values()))["exp_avg"]
     moments.fill_(torch.inf)  # the loss of step 2 is finite, the weights after it are not
     with pytest.raises(DivergedError, match=r"model\.\S+ is no longer finite since step 2: lower"):
-        training.run(batches, Checkpoint(tmp_path), lambda: None)
+        training.run(batches, Checkpoint(tmp_path))
     assert Checkpoint(tmp_path).load() is None
