@@ -14,7 +14,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""NumPy's global generator takes no larger one."""
 
 HEAD_WIDTH = 32
 """Channels of an attention head of the autoencoder's decoder."""
