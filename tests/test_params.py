@@ -97,6 +97,7 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("pretrain", {"stepps": 7}, "pretrain.stepps"),
         ("pretrain", {"steps": 0}, "pretrain.steps"),
         ("pretrain", {"crop": 65}, "multiple of patch"),
+        ("pretrain", {"crop": 4}, r"crop \(4\) must be a multiple of patch \(8\)"),
         ("pretrain", {"scale": [0.5, 0.2]}, "begin with the smaller share"),
         ("pretrain", {"accumulate": 3}, "multiple of accumulate"),
         ("pretrain", {"devices": 0}, "pretrain.devices"),
