@@ -84,9 +84,9 @@ class Training(ABC):
     """What to do when something needs more memory than the GPU has."""
 
     def __init__(self, fabric: Fabric, params: LoopParams) -> None:
-        if resolve(params.precision) == "bf16-mixed":
-            # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
-            torch.set_float32_matmul_precision("high")
+        # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
+        mixed = resolve(params.precision) == "bf16-mixed"
+        torch.set_float32_matmul_precision("high" if mixed else "highest")
         self.fabric = fabric
         self.loop = params
         self.step = 0

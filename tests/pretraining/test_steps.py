@@ -190,6 +190,20 @@ def test_processes_that_are_stopped_before_they_train_leave_no_trace(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "order", [("bf16-mixed", "32-true"), ("32-true", "bf16-mixed")], ids=" then ".join
+)
+def test_a_training_in_float32_rounds_no_factor_after_a_mixed_one(order: tuple[str, str]) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in order:
+            start(tiny_params(precision=precision))
+            rounds = torch.get_float32_matmul_precision() != "highest"
+            assert rounds == (precision == "bf16-mixed")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_validation_passes_are_as_large_as_those_of_a_step_and_give_the_same_loss() -> None:
     whole, _ = start(tiny_params(**SHORT, batch=300))
     parts, _ = start(tiny_params(**SHORT, batch=300, accumulate=3))
