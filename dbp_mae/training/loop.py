@@ -47,7 +47,7 @@ class LoopParams(Protocol):
 
 
 def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
-    """Return Fabric on the best device, with the parameters' precision, all seeds set, memory kept.
+    """Return Fabric on the best device, with the parameters' precision, all seeds set.
 
     With more than one device, `launch` runs a function on each, in processes of their own. Buffers
     are not copied from the first to the others: what is in them differs before it is reduced.
@@ -55,7 +55,6 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
     Raises:
         UserError: the machine has fewer devices.
     """
-    keep_freed_memory()
     ddp = DDPStrategy(start_method="spawn", broadcast_buffers=False)
     try:
         fabric = Fabric(
@@ -84,6 +83,7 @@ class Training(ABC):
     """What to do when something needs more memory than the GPU has."""
 
     def __init__(self, fabric: Fabric, params: LoopParams) -> None:
+        keep_freed_memory()  # here, where every process comes by
         # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
         mixed = resolve(params.precision) == "bf16-mixed"
         torch.set_float32_matmul_precision("high" if mixed else "highest")

@@ -16,6 +16,7 @@ from watched_checkpoint import WatchedCheckpoint
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import _launch
+from dbp_mae.training import loop
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
 from dbp_mae.training.interruption import Interrupted
 from dbp_mae.training.loop import DivergedError
@@ -90,6 +91,14 @@ def test_two_processes_make_one_step(tmp_path: Path) -> None:
         assert_same(train(halves, tmp_path / f"halves-{index}"), shared)
         if params is whole:
             assert_same(only_r(train(whole, tmp_path / "joint")), only_r(shared))
+
+
+def test_a_training_keeps_the_memory_that_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Itself, for what makes its Fabric may be another process."""
+    kept = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
+    start(tiny_params())
+    assert kept == [True]
 
 
 def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
