@@ -175,6 +175,7 @@ class Pretraining(Training):
     micro-batches. Where patches are whitened, `crops` is called for raw training images, uint8, B C H W.
     """
 
+    params: PretrainParams
     name = "pretrain"
     advice = "lower pretrain.learning_rate, or total_eps or eps of pretrain.decorrelation"
     economy = "raise pretrain.accumulate, or lower pretrain.batch"
@@ -188,7 +189,7 @@ class Pretraining(Training):
         crops: Callable[[], Tensor],
     ) -> None:
         super().__init__(fabric, params)
-        self.params, self.spec = params, spec
+        self.spec = spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
         if params.decorrelation.whitens_patches:

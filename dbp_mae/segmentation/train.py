@@ -88,6 +88,7 @@ def finetune(
 class Finetuning(Training):
     """Supervised segmentation of labelled tiles."""
 
+    params: FinetuneParams
     advice = "lower finetune.learning_rate"
     economy = "lower finetune.batch or finetune.tile"
 
@@ -102,7 +103,7 @@ class Finetuning(Training):
     ) -> None:
         super().__init__(fabric, params)
         self.name = "finetune" if weights else "scratch"
-        self.params, self.classes, self.held_out = params, classes, held_out
+        self.classes, self.held_out = classes, held_out
         # A CPU's fused attention has a slow backward pass in bf16.
         with _attention(fused=fabric.device.type != "cpu"):
             self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)

@@ -88,7 +88,7 @@ class Training(ABC):
         mixed = resolve(params.precision) == "bf16-mixed"
         torch.set_float32_matmul_precision("high" if mixed else "highest")
         self.fabric = fabric
-        self.loop = params
+        self.params = params
         self.step = 0
         self.seconds = 0.0
         self.waited = 0.0
@@ -124,7 +124,7 @@ class Training(ABC):
         """
         if state := checkpoint.load():
             self.load_state(state)
-        params = self.loop
+        params = self.params
         pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
         loader = self.loader(batches)
         interrupted = False
@@ -170,24 +170,24 @@ class Training(ABC):
     @property
     def finished(self) -> bool:
         """Whether all steps are taken."""
-        return self.step == self.loop.steps
+        return self.step == self.params.steps
 
     def next_multiple(self, *periods: int) -> int:
         """Return the next step that is a multiple of one of `periods`, or the last step."""
-        return min(self.loop.steps, *(self.step - self.step % n + n for n in periods))
+        return min(self.params.steps, *(self.step - self.step % n + n for n in periods))
 
     @property
     def schedule(self) -> float:
         """The factor on the learning rate at the present step."""
-        return warmup_cosine(self.step, self.loop.steps, self.loop.warmup_steps)
+        return warmup_cosine(self.step, self.params.steps, self.params.warmup_steps)
 
     def loader(self, batches: Batches) -> Iterator[Pair]:
         """Return the batches of the remaining steps, loaded by `workers` processes."""
-        return iter(load(batches, range(self.step, self.loop.steps), self.loop.workers))
+        return iter(load(batches, range(self.step, self.params.steps), self.params.workers))
 
     def _progress(self) -> tqdm:
         return tqdm(
-            total=self.loop.steps,
+            total=self.params.steps,
             initial=self.step,
             desc=self.name,
             unit="step",
@@ -245,12 +245,12 @@ class Training(ABC):
         """
         with self.within_memory("the validation"):
             columns = self.validate()
-        scale = warmup_cosine(self.step - 1, self.loop.steps, self.loop.warmup_steps)
+        scale = warmup_cosine(self.step - 1, self.params.steps, self.params.warmup_steps)
         row = {
             "step": self.step,
             "seconds": self.seconds,
             "train_loss": float(torch.stack(self.losses).mean()),
-            "learning_rate": self.loop.learning_rate * scale,
+            "learning_rate": self.params.learning_rate * scale,
             **self._pace(),
             **columns,
         }
@@ -262,7 +262,7 @@ class Training(ABC):
         """Return images a second, and the share of time waiting for data, since the last row."""
         since = self.rows[-1] if self.rows else {"step": 0, "seconds": 0.0}
         seconds = self.seconds - since["seconds"]
-        images = (self.step - since["step"]) * self.loop.batch
+        images = (self.step - since["step"]) * self.params.batch
         return {"images_per_second": images / seconds, "data_wait_share": self.waited / seconds}
 
     def _figures(self) -> dict[str, str]:
