@@ -31,7 +31,8 @@ from dbp_mae.training.interruption import Interrupted, held_back
 from dbp_mae.training.loop import DivergedError, Training, clip_gradients, create_fabric
 
 FIXED_CROPS = 256
-"""What is validated on, and what the whitening of patches is found from."""
+"""The least that is validated on, and that the whitening of patches is found from. Each image gives as
+many, so of fewer images there may be up to 510: two of each of 255."""
 
 
 @dataclass(frozen=True)
