@@ -280,6 +280,7 @@ def test_the_encoders_are_judged_on_held_out_images(
     assert any(item.miou is not None for item in results.finetuned)
     again: list[str] = []
     assert finished(compare(tuned, params, subject, again.append)).finetuned == results.finetuned
+    assert again == []
 
 
 @pytest.fixture
