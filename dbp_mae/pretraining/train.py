@@ -3,7 +3,6 @@
 import math
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.energy import EnergyMeter
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, DecorrelationParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
@@ -104,7 +104,10 @@ class PretrainingImages:
 
 
 def create_run(
-    images: PretrainingImages, params: PretrainParams, fabric: Fabric | None = None
+    images: PretrainingImages,
+    params: PretrainParams,
+    fabric: Fabric | None = None,
+    energy: EnergyMeter | None = None,
 ) -> "Pretraining":
     """Return a pre-training before its first step; without `fabric` on one device, all seeds set."""
     spec = EncoderSpec(
@@ -113,7 +116,7 @@ def create_run(
     validation = fixed_crops(images.validation, params)
     fabric = fabric or create_fabric(params)
     return Pretraining(
-        fabric, spec, params, validation, lambda: fixed_crops(images.training, params)[0]
+        fabric, spec, params, validation, lambda: fixed_crops(images.training, params)[0], energy
     )
 
 
@@ -188,8 +191,9 @@ class Pretraining(Training):
         params: PretrainParams,
         validation: Batch,
         crops: Callable[[], Tensor],
+        energy: EnergyMeter | None = None,
     ) -> None:
-        super().__init__(fabric, params)
+        super().__init__(fabric, params, energy)
         self.spec = spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
@@ -205,13 +209,11 @@ class Pretraining(Training):
 
     @torch.no_grad()
     def _whiten_patches(self, crops: Tensor) -> None:
-        """Decorrelate the inputs of the patch embedding; the clock counts it as training."""
-        clock = time.perf_counter()
+        """Decorrelate the inputs of the patch embedding, which counts as training."""
         model = self.plain_model
-        with self.within_memory("the whitening of patches"):
+        with self.within_memory("the whitening of patches"), self.counted():
             images = model.normalize(self.fabric.to_device(crops))
             whiten_patches(model.encoder.patch_embed.proj, images)
-        self.seconds += time.perf_counter() - clock
 
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dbp_mae.data.batches import Batches, Pair, load
+from dbp_mae.energy import EnergyMeter
 from dbp_mae.errors import UserError
 from dbp_mae.params import Precision
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
@@ -73,7 +74,8 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
 class Training(ABC):
     """A training: all that changes from step to step.
 
-    The clock, `seconds`, stands still during validation and checkpoints.
+    The clock, `seconds`, stands still during validation and checkpoints; so does `joules`, what the
+    counters of `energy` tell, None without any.
     """
 
     name: str
@@ -82,15 +84,19 @@ class Training(ABC):
     economy: str
     """What to do when something needs more memory than the GPU has."""
 
-    def __init__(self, fabric: Fabric, params: LoopParams) -> None:
+    def __init__(
+        self, fabric: Fabric, params: LoopParams, energy: EnergyMeter | None = None
+    ) -> None:
         keep_freed_memory()  # here, where every process comes by
         # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
         mixed = resolve(params.precision) == "bf16-mixed"
         torch.set_float32_matmul_precision("high" if mixed else "highest")
         self.fabric = fabric
         self.params = params
+        self.energy = energy or EnergyMeter()
         self.step = 0
         self.seconds = 0.0
+        self.joules: float | None = 0.0
         self.waited = 0.0
         self.losses: list[Tensor] = []
         self.rows: list[dict[str, float]] = []
@@ -148,7 +154,7 @@ class Training(ABC):
     def advance(
         self, loader: Iterator[Pair], stop: int, asked: Callable[[], bool] = lambda: False
     ) -> None:
-        """Take the steps up to `stop` with the clock running, until the device has done them.
+        """Take the steps up to `stop`, counted, until the device has done them.
 
         Fewer, where `asked` says so and no other process has to take the same ones.
 
@@ -156,16 +162,26 @@ class Training(ABC):
             DivergedError: the loss or something learnt is no longer finite.
             UserError: the GPU's memory is too small.
         """
-        while self.step < stop:
-            clock = time.perf_counter()
-            batch = next(loader)
-            self.waited += time.perf_counter() - clock
-            self._train_step(batch)
-            if self.fabric.world_size == 1 and asked():
-                stop = self.step
-            if self.step == stop or self.step % LOG_EVERY == 0:
-                self._check_finite()  # waits for the device, whose work the clock would miss else
-            self.seconds += time.perf_counter() - clock
+        with self.counted():
+            while self.step < stop:
+                start = time.perf_counter()
+                batch = next(loader)
+                self.waited += time.perf_counter() - start
+                self._train_step(batch)
+                if self.fabric.world_size == 1 and asked():
+                    stop = self.step
+                if self.step == stop or self.step % LOG_EVERY == 0:
+                    self._check_finite()  # waits for the device, whose work would not count else
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time and the energy of this block as the training's."""
+        self.energy.since_last()
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
+        joules = self.energy.since_last()
+        self.joules = None if joules is None or self.joules is None else self.joules + joules
 
     @property
     def finished(self) -> bool:

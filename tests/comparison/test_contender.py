@@ -44,10 +44,10 @@ def test_the_warm_up_leaves_no_trace(
     chosen = settings(params, variant).model_copy(update={"optimizer": optimizer})
     cold, warm = (create_run(images, chosen) for _ in range(2))
     state = torch.random.get_rng_state()
-    before = (warm.step, warm.seconds, warm.waited, list(warm.rows))
+    before = (warm.step, warm.seconds, warm.joules, warm.waited, list(warm.rows))
     warm_up(warm, images.batches(chosen))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert (warm.step, warm.seconds, warm.waited, warm.rows) == before
+    assert (warm.step, warm.seconds, warm.joules, warm.waited, warm.rows) == before
     for training in (cold, warm):
         training.advance(training.loader(images.batches(chosen)), 4)
         training.log()
@@ -66,8 +66,14 @@ def test_every_contender_is_warmed_up(
     assert seen == [made.training]
 
 
-def test_energy_is_of_the_training_alone(
-    params: Params, images: PretrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("variant", "whitens"), [("plain", False), ("preserving", True)])
+def test_energy_is_of_the_training_and_the_whitening_of_patches_alone(
+    variant: str,
+    whitens: bool,
+    params: Params,
+    images: PretrainingImages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class OneWatt:
         """A counter of a machine that draws one watt: its joules are seconds."""
@@ -91,14 +97,18 @@ def test_energy_is_of_the_training_alone(
         return columns
 
     monkeypatch.setattr(Pretraining, "validate", watched)
-    made = Contender("plain", images, settings(params, "plain"), tmp_path, EnergyMeter([OneWatt()]))
+    made = Contender(variant, images, settings(params, variant), tmp_path, EnergyMeter([OneWatt()]))
+    training, whitening = made.training, made.training.joules
+    assert whitening is not None
+    assert training.seconds <= whitening
+    assert (whitening > 0) == whitens
     validating.clear()
     start = time.perf_counter()
     while not made.finished:
         made.take_slice()
     elapsed = time.perf_counter() - start
-    assert made.joules is not None
-    assert made.training.seconds <= made.joules <= elapsed - sum(validating)
+    assert training.joules is not None
+    assert training.seconds <= training.joules <= whitening + elapsed - sum(validating)
     assert len(validating) == 3
 
 
