@@ -1,7 +1,9 @@
 """One contender: untouched where it is plain, warmed up without a trace, its clock and counters."""
 
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,12 @@ from small_plan import settings
 from torch.nn.utils import parametrize
 
 from dbp_mae.comparison import contender as contender_module
-from dbp_mae.comparison.contender import Contender, warm_up
+from dbp_mae.comparison.contender import (
+    Contender,
+    finish_together,
+    save_together,
+    warm_up,
+)
 from dbp_mae.data.crops import Batch
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.params import Params
@@ -110,6 +117,47 @@ def test_energy_is_of_the_training_and_the_whitening_of_patches_alone(
     assert training.joules is not None
     assert training.seconds <= training.joules <= whitening + elapsed - sum(validating)
     assert len(validating) == 3
+
+
+@pytest.mark.parametrize(
+    ("together", "step"),
+    [(save_together, 4), (partial(finish_together, encoders=False), 6)],
+    ids=["save", "finish"],
+)
+def test_all_are_kept_or_none(
+    together: Callable[[list[Contender]], object],
+    step: int,
+    params: Params,
+    images: PretrainingImages,
+    tmp_path: Path,
+) -> None:
+    first, second = pair = [
+        Contender(name, images, settings(params, name), tmp_path / name, QUIET)
+        for name in ("plain", "twin")
+    ]
+    for each in pair:
+        each.take_slice()
+    save_together(pair)
+    before = files_of(first.folder)
+    assert list(before) == ["last.pt"]
+    while first.training.step < step:
+        for each in pair:
+            each.take_slice()
+
+    shutil.rmtree(second.folder)
+    second.folder.touch()
+    with pytest.raises(FileExistsError):
+        together(pair)
+    assert files_of(first.folder) == before
+
+    second.folder.unlink()
+    together(pair)
+    assert files_of(first.folder) != before
+    assert list(files_of(first.folder)) == list(files_of(second.folder))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_waiting_for_batches_adds_up_over_the_rows(
