@@ -168,17 +168,31 @@ def test_a_rate_is_judged_by_its_mean_over_the_tuning_s_seeds() -> None:
     assert Trial(learning_rate=1e-3, losses=[0.25, None]).loss == math.inf
 
 
+def shortened(found: Results, name: str) -> Results:
+    """Return results in which a variant had half of the steps."""
+    short = found.settings[name].model_copy(update={"steps": 50})
+    return found.model_copy(update={"settings": found.settings | {name: short}})
+
+
 def test_a_shorter_schedule_speaks_for_itself() -> None:
     """Beside the candidate it tells what one may do without."""
-    found = results(clear_win())
     name = "AdamW, paper"
-    short = found.settings[name].model_copy(update={"steps": 50})
-    found = found.model_copy(update={"settings": found.settings | {name: short}})
+    found = shortened(results(clear_win()), name)
     assert found.shorter == [name]
     assert sentences(found)[2].startswith(
         "AdamW, paper, trained for 50 steps instead of 100, reached tuned AdamW's best loss in 0.50"
     )
     assert not results(clear_win()).shorter
+
+
+def test_a_candidate_of_fewer_steps_is_spoken_of_once() -> None:
+    name = "Muon, function-preserving"
+    said = sentences(shortened(results(clear_win()), name))
+    assert said[0].startswith(
+        f"{name}, of 2 decorrelated variants the best in tuning, trained for 50 steps instead of 100, "
+        "reached tuned AdamW's best loss in 0.30"
+    )
+    assert sum("tuned AdamW's best loss" in sentence for sentence in said) == 1
 
 
 def test_seeds_in_which_the_target_diverged_are_counted() -> None:
