@@ -73,7 +73,7 @@ def training(batches: CropBatches, params: PretrainParams, channels: int) -> dic
     """Train; return images a second and the share of waiting in the second half of the steps."""
     run = pretraining(params, channels)
     with tempfile.TemporaryDirectory() as folder:
-        run.run(batches, Checkpoint(Path(folder)), lambda: None)
+        run.run(batches, Checkpoint(Path(folder)))
     last = run.rows[-1]
     return {"training": last["images_per_second"], "waiting": last["data_wait_share"]}
 

@@ -3,8 +3,9 @@
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -86,7 +87,10 @@ class Emissions(BaseModel):
 
 
 class Meter:
-    """The running totals of a stage. `emissions` is as fresh as the last sample."""
+    """The running totals of a stage. `emissions` is as fresh as the last sample, and so is the file.
+
+    codecarbon takes samples in threads of its own, which may overlap and outlast its stop.
+    """
 
     def __init__(self, file: Path, grid_kg_per_kwh: float) -> None:
         self._file = file
@@ -94,6 +98,8 @@ class Meter:
         self._earlier = _read(file)
         self.hardware: Hardware | None = None
         self._latest: EmissionsData | None = None
+        self._lock = RLock()
+        self._ended = False
 
     @property
     def emissions(self) -> Emissions:
@@ -105,25 +111,32 @@ class Meter:
 
     def save(self) -> None:
         """Write the totals so far, so that a run resumed after a kill continues from them."""
-        write_text(self._file, self.emissions.model_dump_json(indent=2))
+        with self._lock:
+            write_text(self._file, self.emissions.model_dump_json(indent=2))
 
     # codecarbon's interface for outputs; see codecarbon.output_methods.base_output.
 
     def live_out(self, total: "EmissionsData", delta: "EmissionsData") -> None:
-        """Take a sample."""
-        self._latest = total
+        """Take a sample, and write the totals."""
+        with self._lock:
+            if not self._ended:
+                self._latest = total
+                with suppress(OSError):  # a thread's error reaches nobody: the last `save` tells it
+                    self.save()
 
     out = live_out
 
     def exit(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Take no further sample: the file may be removed now."""
+        with self._lock:
+            self._ended = True
 
 
 @contextmanager
 def measure(params: EmissionsParams, name: str, folder: Path) -> Iterator[Meter]:
     """Meter the machine's electricity while the block runs.
 
-    The totals are kept in folder/energy.json, written by `Meter.save` and at the end, also when the
+    The totals are kept in folder/energy.json, written with every sample and at the end, also when the
     block fails. Where the file is there already, the totals continue from it: whoever removes the
     stage's checkpoints removes it with them.
 
@@ -142,10 +155,10 @@ def measure(params: EmissionsParams, name: str, folder: Path) -> Iterator[Meter]
     try:
         with tempfile.TemporaryDirectory() as scratch:
             tracker = _tracker(params, name, scratch, meter)
-            tracker.start()
             meter.hardware = _hardware(tracker)
+            tracker.start()
             try:
-                meter.save()
+                meter.save()  # codecarbon would not tell what fails
                 yield meter
             finally:
                 tracker.stop()

@@ -14,7 +14,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""NumPy's global generator takes no larger one."""
 
 HEAD_WIDTH = 32
 """Channels of an attention head of the autoencoder's decoder."""
@@ -191,6 +192,10 @@ class PretrainParams(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.patch < 4 or self.patch & (self.patch - 1):
+            raise ValueError(f"patch ({self.patch}) must be a power of two, 4 at the least")
+        if self.crop % self.patch:
+            raise ValueError(f"crop ({self.crop}) must be a multiple of patch ({self.patch})")
         if not 1 <= self.visible < self.patches:
             raise ValueError(
                 f"mask_ratio ({self.mask_ratio}) of the {self.patches} patches of a crop leaves "
@@ -201,10 +206,6 @@ class PretrainParams(Block):
         if self.decoder_dim % HEAD_WIDTH:
             raise ValueError(f"decoder_dim ({self.decoder_dim}) must be a multiple of {HEAD_WIDTH}")
         _check_warmup(self.warmup_steps, self.steps)
-        if self.patch < 4 or self.patch & (self.patch - 1):
-            raise ValueError(f"patch ({self.patch}) must be a power of two, 4 at the least")
-        if self.crop % self.patch:
-            raise ValueError(f"crop ({self.crop}) must be a multiple of patch ({self.patch})")
         if self.batch % self.crops_per_image:
             raise ValueError(
                 f"batch ({self.batch}) must be a multiple of crops_per_image ({self.crops_per_image})"

@@ -37,16 +37,7 @@ def train_segmenter(
     checkpoint = Checkpoint(run_folder(run, frame, params.data, params.finetune, spec))
     with checkpoint.alone():
         with emissions.measure(params.emissions, folder.name, checkpoint.folder) as meter:
-            result = finetune(
-                frame,
-                DATA,
-                params.data,
-                params.finetune,
-                spec,
-                weights,
-                checkpoint,
-                meter.save,
-            )
+            result = finetune(frame, DATA, params.data, params.finetune, spec, weights, checkpoint)
         save_segmenter(path, result.segmenter, spec)
         _write_results(folder, result, meter.emissions)
         checkpoint.discard()

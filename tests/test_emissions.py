@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,14 +74,14 @@ def test_only_the_totals_stay_behind(first: tuple[Emissions, Path]) -> None:
 
 def test_a_killed_run_is_continued(tmp_path: Path) -> None:
     script = (
-        "import os, pathlib, signal, time\n"
-        "from dbp_mae.emissions import measure\n"
+        "import os, pathlib, signal\n"
+        "from dbp_mae.emissions import Emissions, measure\n"
         "from dbp_mae.params import EmissionsParams\n"
         "params = EmissionsParams(country='DEU', sample_seconds=0.1)\n"
-        f"with measure(params, 'killed', pathlib.Path({str(tmp_path)!r})) as meter:\n"
-        "    end = time.perf_counter() + 0.5\n"
-        "    while time.perf_counter() < end: pass\n"
-        "    meter.save()\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "def kept(): return Emissions.model_validate_json((folder / 'energy.json').read_text())\n"
+        "with measure(params, 'killed', folder):\n"
+        "    while kept().seconds < 0.3: pass\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -96,6 +97,17 @@ def test_a_killed_run_is_continued(tmp_path: Path) -> None:
     assert (before.runs, after.runs) == (1, 2)
     assert after.kwh > before.kwh
     assert after.co2_kg == pytest.approx(after.kwh * after.grid_kg_per_kwh)
+
+
+def test_a_sample_that_comes_after_the_end_brings_nothing_back(tmp_path: Path) -> None:
+    with measure(PARAMS, "ended", tmp_path) as meter:
+        pass
+    totals = meter.emissions
+    assert meter._latest is not None
+    (tmp_path / "energy.json").unlink()
+    meter.live_out(replace(meter._latest, duration=9.0), meter._latest)
+    assert meter.emissions == totals
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_stage_keeps_its_totals(tmp_path: Path) -> None:

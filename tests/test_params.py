@@ -106,9 +106,11 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
         ("pretrain", {"stepps": 7}, "pretrain.stepps"),
         ("pretrain", {"steps": 0}, "pretrain.steps"),
         ("pretrain", {"crop": 65}, "multiple of patch"),
+        ("pretrain", {"crop": 4}, r"crop \(4\) must be a multiple of patch \(8\)"),
         ("pretrain", {"scale": [0.5, 0.2]}, "begin with the smaller share"),
         ("pretrain", {"accumulate": 3}, "multiple of accumulate"),
         ("pretrain", {"devices": 0}, "pretrain.devices"),
+        ("pretrain", {"seed": 2**32}, "pretrain.seed: .* less than 4294967296"),
         (
             "decorrelation",
             {"eps": 2.0, "total_eps": None},

@@ -256,7 +256,7 @@ class _Comparison:
         self, seed: int, recipe: FinetuneParams, progress: Progress
     ) -> Iterator[Finetuned]:
         """Fine-tune the encoders of one seed, and judge what comes of them on held-out images."""
-        from dbp_mae.comparison.finetuning import held_out_miou  # its packages may be absent
+        from dbp_mae.comparison import finetuning  # its packages may be absent
 
         for name, measured in self._measure_folders(seed).items():
             encoder = encoder_file(measured)
@@ -269,9 +269,14 @@ class _Comparison:
                 recipe,
                 self.params.export,
             )
-            miou = held_out_miou(encoder, recipe, self.params, self.subject, folder)
+            done = finetuning.miou_file(folder).exists()
+            miou = finetuning.held_out_miou(encoder, recipe, self.params, self.subject, folder)
             yield Finetuned(variant=name, seed=seed, finetune_seed=recipe.seed, miou=miou)
-            progress.report(f"fine-tune {name}, seed {seed}, fine-tuning seed {recipe.seed}", 1)
+            if done:
+                progress.skip(1)
+            else:
+                text = f"fine-tune {name}, seed {seed}, fine-tuning seed {recipe.seed}"
+                progress.report(text, 1)
 
 
 def _at_one_round(done: Mapping[str, Measurement], turns: list[Contender]) -> bool:

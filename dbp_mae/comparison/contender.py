@@ -39,15 +39,14 @@ class Contender:
         folder: Path,
         energy: EnergyMeter,
     ) -> None:
-        self.variant, self.params, self.folder, self.energy = variant, params, folder, energy
-        self.training = create_run(images, params)
-        self.joules: float | None = 0.0
+        self.variant, self.params, self.folder = variant, params, folder
+        self.training = create_run(images, params, energy=energy)
         self.rows: list[Row] = []
         self.diverged = False
         self.checkpoint = Checkpoint(folder)
         if state := self.checkpoint.load():
             self.training.load_state(state["training"])
-            self.joules, rows = state["joules"], state["rows"]
+            self.training.joules, rows = state["joules"], state["rows"]
             self.rows = [Row.model_validate(row) for row in rows]
         self.saved = self.training.step
         self.batches = images.batches(params)
@@ -111,7 +110,7 @@ class Contender:
 
     def _state(self) -> dict[str, Any]:
         rows = [row.model_dump() for row in self.rows]
-        return {"training": self.training.state(), "joules": self.joules, "rows": rows}
+        return {"training": self.training.state(), "joules": self.training.joules, "rows": rows}
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
@@ -120,12 +119,8 @@ class Contender:
             yield
 
     def _train(self, stop: int) -> None:
-        loader = self.loader  # starts its processes, before the counters are read
-        self.energy.since_last()
         while self.training.step < stop:  # in pieces: a processor's counter wraps every few minutes
-            self.training.advance(loader, min(stop, self.training.next_multiple(LOG_EVERY)))
-            joules = self.energy.since_last()
-            self.joules = None if joules is None or self.joules is None else self.joules + joules
+            self.training.advance(self.loader, min(stop, self.training.next_multiple(LOG_EVERY)))
 
     def _add_row(self) -> None:
         row = self.training.rows[-1]
@@ -135,7 +130,7 @@ class Contender:
                 Row(
                     step=int(row["step"]),
                     seconds=row["seconds"],
-                    joules=self.joules,
+                    joules=self.training.joules,
                     waited=self._waited(row),
                     train_loss=row["train_loss"],
                     val_loss=row["val_loss"],
@@ -167,9 +162,9 @@ def warm_up(training: Pretraining, batches: Batches) -> None:
     """Take a few steps and a validation, and undo them.
 
     So compilation, allocation and the choice of kernels fall before the clock begins; weights,
-    optimizer, R, clock and random state are afterwards as they were.
+    optimizer, R, clock, counted energy and random state are afterwards as they were.
     """
-    before = deepcopy(training.state())
+    before, joules = deepcopy(training.state()), training.joules
     steps = max(WARM_UP_STEPS, training.params.decorrelation.every)
     device = training.fabric.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -177,6 +172,7 @@ def warm_up(training: Pretraining, batches: Batches) -> None:
             training.advance(repeat(batches[training.step]), training.step + steps)
         training.log()
     training.load_state(before)
+    training.joules = joules
 
 
 def load_measurement(folder: Path) -> Measurement | None:

@@ -25,12 +25,17 @@ def held_out_miou(
     Raises:
         UserError: a split has no labelled image, or a file cannot be read.
     """
-    file = folder / "miou.json"
+    file = miou_file(folder)
     if not file.exists():
         miou = _judge(encoder, recipe, params, subject, Checkpoint(folder))
         write_text(file, json.dumps(miou))
     held_out: float | None = json.loads(file.read_text(encoding="utf-8"))
     return held_out
+
+
+def miou_file(folder: Path) -> Path:
+    """Return where a finished fine-tuning keeps its mIoU."""
+    return folder / "miou.json"
 
 
 def _judge(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import (
@@ -26,7 +26,15 @@ GIVEN = {"learning_rate", "seed"}
 
 Changes = dict[str, Any]
 """Values by key, nested as in params.yaml; checked where they are applied."""
-Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{seeds} names one seed twice")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Variant(Block):
@@ -107,9 +115,6 @@ class Plan(Block):
             )
         if given := sorted(self.pretrain.keys() & GIVEN):
             raise ValueError(f"pretrain.{given[0]} is set by the comparison: leave it out")
-        for key, seeds in {"seeds": self.seeds, "tuning.seeds": self.tuning.seeds}.items():
-            if len(set(seeds)) < len(seeds):
-                raise ValueError(f"{key} {seeds} names one seed twice")
         if shared := [seed for seed in self.tuning.seeds if seed in self.seeds]:
             raise ValueError(
                 f"seed {shared[0]} of tuning.seeds {self.tuning.seeds} is among seeds {self.seeds}: "

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -261,9 +262,12 @@ class Results(Block):
         return _spread(end.waited / end.seconds for end in ends)
 
     def miou(self, variant: str) -> Spread:
-        """Return the held-out mIoU of every fine-tuning that could be judged."""
-        found = (item.miou for item in self.finetuned if item.variant == variant)
-        return _spread(share for share in found if share is not None)
+        """Return the held-out mIoU by encoder: the mean over its fine-tunings that could be judged."""
+        by_seed: dict[int, list[float]] = defaultdict(list)
+        for item in self.finetuned:
+            if item.variant == variant and item.miou is not None:
+                by_seed[item.seed].append(item.miou)
+        return _spread(map(statistics.fmean, by_seed.values()))
 
     @property
     def candidate(self) -> str | None:

@@ -52,8 +52,9 @@ class Decorrelator:
         self.layers = dict(_decorrelated_layers(encoder, params))
         narrowest = min(m.in_features for m in encoder.modules() if isinstance(m, nn.Linear))
         self.groups = LayerGroup.by_shape(self.layers, params.block or narrowest)
-        for layer in self.layers.values():
-            layer.register_forward_pre_hook(self._keep_sample)
+        self.hooks = [
+            layer.register_forward_pre_hook(self._keep_sample) for layer in self.layers.values()
+        ]
         self.seed = seed
         self.steps = 0
         self.passes = 0
@@ -150,9 +151,10 @@ class Decorrelator:
 
     def fold(self) -> None:
         """Make every weight W R, and the layers plain again."""
+        for hook in self.hooks:
+            hook.remove()
         for layer in self.layers.values():
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-            layer._forward_pre_hooks.clear()
 
     def _observe(self) -> None:
         """Add the last pass to the statistics, if a sample went through every layer."""
@@ -200,6 +202,6 @@ def check_sample(params: DecorrelationParams, tokens: int) -> None:
     """
     if params.sample * tokens < 1:
         raise UserError(
-            f"pretrain.decorrelation.sample ({params.sample}) of {tokens} token vectors a step is less "
+            f"pretrain.decorrelation.sample ({params.sample}) of {tokens} token vectors a pass is less "
             f"than one: use at least {1 / tokens:.4f}."
         )

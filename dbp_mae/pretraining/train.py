@@ -3,7 +3,6 @@
 import math
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from dbp_mae.data.crops import Batch, CropBatches
 from dbp_mae.data.images import MEMORY_BUDGET, DecodedImages, pooled_statistics
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.energy import EnergyMeter
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, DecorrelationParams, PretrainParams
 from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
@@ -31,7 +31,8 @@ from dbp_mae.training.interruption import Interrupted, held_back
 from dbp_mae.training.loop import DivergedError, Training, clip_gradients, create_fabric
 
 FIXED_CROPS = 256
-"""What is validated on, and what the whitening of patches is found from."""
+"""The least that is validated on, and that the whitening of patches is found from. Each image gives as
+many, so of fewer images there may be up to 510: two of each of 255."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,10 @@ def pretrain(
     data: DataParams,
     params: PretrainParams,
     checkpoint: Checkpoint,
-    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> Pretrained:
     """Pre-train on the images of `frame` (a validated manifest), split train; validate on split val.
 
-    A run that was killed goes on from `checkpoint` and ends bit-identical to one that was not;
-    `on_checkpoint` is called whenever that is written, or at the end where there are several devices.
+    A run that was killed goes on from `checkpoint` and ends bit-identical to one that was not.
 
     Raises:
         UserError: a split is empty, a setting is out of range, or (DivergedError) the training diverges.
@@ -70,7 +69,7 @@ def pretrain(
         train = partial(_train_in_process, images=images, params=params, checkpoint=checkpoint)
         _launch(create_fabric(params, params.devices), train)
     # After a launch this finds the state of the last step in `checkpoint`, and no step left to take.
-    run = _train(create_fabric(params), images, params, checkpoint, on_checkpoint)
+    run = _train(create_fabric(params), images, params, checkpoint)
     constant_loss = run.constant_loss()
     validation = fixed_crops(images.validation, params)
     return Pretrained(run.fold(), run.spec, pd.DataFrame(run.rows), constant_loss, validation)
@@ -105,7 +104,10 @@ class PretrainingImages:
 
 
 def create_run(
-    images: PretrainingImages, params: PretrainParams, fabric: Fabric | None = None
+    images: PretrainingImages,
+    params: PretrainParams,
+    fabric: Fabric | None = None,
+    energy: EnergyMeter | None = None,
 ) -> "Pretraining":
     """Return a pre-training before its first step; without `fabric` on one device, all seeds set."""
     spec = EncoderSpec(
@@ -114,7 +116,7 @@ def create_run(
     validation = fixed_crops(images.validation, params)
     fabric = fabric or create_fabric(params)
     return Pretraining(
-        fabric, spec, params, validation, lambda: fixed_crops(images.training, params)[0]
+        fabric, spec, params, validation, lambda: fixed_crops(images.training, params)[0], energy
     )
 
 
@@ -123,14 +125,20 @@ def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None
 
     Raises:
         UserError: one met it.
+        Interrupted: by SIGINT or SIGTERM.
     """
-    try:
-        with held_back(signal.SIGINT, signal.SIGTERM):  # the processes say what came of it
+    with held_back(signal.SIGINT, signal.SIGTERM) as asked:  # the processes say what came of it
+        try:
             error = fabric.launch(train)
-    except ProcessRaisedException as failure:
-        if said := re.search(r"^dbp_mae\.\S+: (.+)$", str(failure), re.MULTILINE):
-            raise UserError(said[1]) from None
-        raise
+        except (ProcessRaisedException, ProcessExitedException) as failure:
+            if said := re.search(r"^dbp_mae\.\S+: (.+)$", str(failure), re.MULTILINE):
+                raise UserError(said[1]) from None
+            if asked():  # before they could hold it back
+                raise Interrupted(
+                    f"{Pretraining.name} was stopped: the same command goes on from its last state, or "
+                    "from its beginning."
+                ) from None
+            raise
     if error:
         raise error
 
@@ -143,7 +151,7 @@ def _train_in_process(
     What one process meets alone it raises: that ends the others, which would wait for it.
     """
     try:
-        _train(fabric, images, params, checkpoint, lambda: None)
+        _train(fabric, images, params, checkpoint)
     except (DivergedError, Interrupted) as error:
         return error
     return None
@@ -154,14 +162,13 @@ def _train(
     images: PretrainingImages,
     params: PretrainParams,
     checkpoint: Checkpoint,
-    on_checkpoint: Callable[[], None],
 ) -> "Pretraining":
     """Return the finished training."""
     run = create_run(images, params, fabric)
     batches = images.batches(params, fabric.global_rank, fabric.world_size)
     if not checkpoint.path.exists():
         run.check_eps(batches[0])
-    run.run(batches, checkpoint, on_checkpoint)
+    run.run(batches, checkpoint)
     return run
 
 
@@ -172,6 +179,7 @@ class Pretraining(Training):
     micro-batches. Where patches are whitened, `crops` is called for raw training images, uint8, B C H W.
     """
 
+    params: PretrainParams
     name = "pretrain"
     advice = "lower pretrain.learning_rate, or total_eps or eps of pretrain.decorrelation"
     economy = "raise pretrain.accumulate, or lower pretrain.batch"
@@ -183,9 +191,10 @@ class Pretraining(Training):
         params: PretrainParams,
         validation: Batch,
         crops: Callable[[], Tensor],
+        energy: EnergyMeter | None = None,
     ) -> None:
-        super().__init__(fabric, params)
-        self.params, self.spec = params, spec
+        super().__init__(fabric, params, energy)
+        self.spec = spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
         if params.decorrelation.whitens_patches:
@@ -200,13 +209,11 @@ class Pretraining(Training):
 
     @torch.no_grad()
     def _whiten_patches(self, crops: Tensor) -> None:
-        """Decorrelate the inputs of the patch embedding; the clock counts it as training."""
-        clock = time.perf_counter()
+        """Decorrelate the inputs of the patch embedding, which counts as training."""
         model = self.plain_model
-        with self.within_memory("the whitening of patches"):
+        with self.within_memory("the whitening of patches"), self.counted():
             images = model.normalize(self.fabric.to_device(crops))
             whiten_patches(model.encoder.patch_embed.proj, images)
-        self.seconds += time.perf_counter() - clock
 
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params

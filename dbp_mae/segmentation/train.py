@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -59,12 +59,11 @@ def finetune(
     spec: EncoderSpec,
     weights: dict[str, Tensor] | None,
     checkpoint: Checkpoint,
-    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> Finetuned:
     """Fine-tune on the labelled images of `frame` (a validated manifest), split train.
 
     The weights of the best mIoU on split val are kept, with the offset of the background that gave it.
-    A run that was killed goes on from `checkpoint`; `on_checkpoint` is called whenever that is written.
+    A run that was killed goes on from `checkpoint`.
 
     Args:
         folder: the data folder, which the manifest's mask paths start from.
@@ -80,13 +79,14 @@ def finetune(
     )
     held_out = ValidationTiles(validation, params.tile)
     run = Finetuning(fabric, data.classes, params, spec, weights, held_out)
-    run.run(TileBatches(training, params), checkpoint, on_checkpoint)
+    run.run(TileBatches(training, params), checkpoint)
     return run.result(len(training))
 
 
 class Finetuning(Training):
     """Supervised segmentation of labelled tiles."""
 
+    params: FinetuneParams
     advice = "lower finetune.learning_rate"
     economy = "lower finetune.batch or finetune.tile"
 
@@ -101,7 +101,7 @@ class Finetuning(Training):
     ) -> None:
         super().__init__(fabric, params)
         self.name = "finetune" if weights else "scratch"
-        self.params, self.classes, self.held_out = params, classes, held_out
+        self.classes, self.held_out = classes, held_out
         # A CPU's fused attention has a slow backward pass in bf16.
         with _attention(fused=fabric.device.type != "cpu"):
             self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)

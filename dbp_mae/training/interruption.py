@@ -12,7 +12,9 @@ from typing import Any
 from dbp_mae.errors import UserError
 
 STDERR = 2
-OTHER = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
+TOLD = signal.SIGUSR1
+"""By which a process tells those that train beside it: it ends without a trace one that holds nothing back
+yet, and is no second signal to one that got the first itself, with the whole group."""
 
 
 class Interrupted(UserError):
@@ -26,24 +28,22 @@ def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     A second one acts as it did before the block. So does the first in another thread than the main one,
     where Python handles no signal. One that the process ignores stays ignored.
 
-    Processes that train beside this one are told too, by the other signal: if this one went to the whole
-    group, it is not their second.
+    Processes that train beside this one are told too, once, by TOLD; it is held back like `signals`.
     """
     came: list[int] = []
     before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
         signal.signal(number, before[number])
-        for process in multiprocessing.active_children():
-            if process.pid and not process.daemon:
-                os.kill(process.pid, OTHER[signal.Signals(number)])
+        if not came:
+            _tell_others()
+        came.append(number)
         if multiprocessing.parent_process() is None:
             with suppress(OSError):  # what reads our messages may have ended by the same signal
                 os.write(STDERR, b"\nStopping when the state is kept; once more stops at once.\n")
 
     if threading.current_thread() is threading.main_thread():
-        handlers = {each: signal.getsignal(each) for each in signals}
+        handlers = {each: signal.getsignal(each) for each in (*signals, TOLD)}
         before = {each: old for each, old in handlers.items() if old is not signal.SIG_IGN}
     try:
         for each in before:
@@ -52,6 +52,12 @@ def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     finally:
         for each, old in before.items():
             signal.signal(each, old)
+
+
+def _tell_others() -> None:
+    for process in multiprocessing.active_children():
+        if process.pid and not process.daemon:
+            os.kill(process.pid, TOLD)
 
 
 def leave_group(worker: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dbp_mae.data.batches import Batches, Pair, load
+from dbp_mae.energy import EnergyMeter
 from dbp_mae.errors import UserError
 from dbp_mae.params import Precision
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
@@ -47,7 +48,7 @@ class LoopParams(Protocol):
 
 
 def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
-    """Return Fabric on the best device, with the parameters' precision, all seeds set, memory kept.
+    """Return Fabric on the best device, with the parameters' precision, all seeds set.
 
     With more than one device, `launch` runs a function on each, in processes of their own. Buffers
     are not copied from the first to the others: what is in them differs before it is reduced.
@@ -55,7 +56,6 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
     Raises:
         UserError: the machine has fewer devices.
     """
-    keep_freed_memory()
     ddp = DDPStrategy(start_method="spawn", broadcast_buffers=False)
     try:
         fabric = Fabric(
@@ -74,7 +74,8 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
 class Training(ABC):
     """A training: all that changes from step to step.
 
-    The clock, `seconds`, stands still during validation and checkpoints.
+    The clock, `seconds`, stands still during validation and checkpoints; so does `joules`, what the
+    counters of `energy` tell, None without any.
     """
 
     name: str
@@ -83,14 +84,19 @@ class Training(ABC):
     economy: str
     """What to do when something needs more memory than the GPU has."""
 
-    def __init__(self, fabric: Fabric, params: LoopParams) -> None:
-        if resolve(params.precision) == "bf16-mixed":
-            # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
-            torch.set_float32_matmul_precision("high")
+    def __init__(
+        self, fabric: Fabric, params: LoopParams, energy: EnergyMeter | None = None
+    ) -> None:
+        keep_freed_memory()  # here, where every process comes by
+        # What autocast leaves in float32, the decorrelation's update, may round its factors to TF32.
+        mixed = resolve(params.precision) == "bf16-mixed"
+        torch.set_float32_matmul_precision("high" if mixed else "highest")
         self.fabric = fabric
-        self.loop = params
+        self.params = params
+        self.energy = energy or EnergyMeter()
         self.step = 0
         self.seconds = 0.0
+        self.joules: float | None = 0.0
         self.waited = 0.0
         self.losses: list[Tensor] = []
         self.rows: list[dict[str, float]] = []
@@ -115,9 +121,7 @@ class Training(ABC):
     def load_learnt(self, state: dict[str, Any]) -> None:
         """Go on from what `learnt` returned."""
 
-    def run(
-        self, batches: Batches, checkpoint: Checkpoint, on_checkpoint: Callable[[], None]
-    ) -> None:
+    def run(self, batches: Batches, checkpoint: Checkpoint) -> None:
         """Take the remaining steps; item `step` of `batches` is the batch of that step.
 
         Raises:
@@ -126,7 +130,7 @@ class Training(ABC):
         """
         if state := checkpoint.load():
             self.load_state(state)
-        params = self.loop
+        params = self.params
         pauses = (LOG_EVERY, params.validate_every, params.checkpoint_every)
         loader = self.loader(batches)
         interrupted = False
@@ -139,7 +143,6 @@ class Training(ABC):
                 interrupted = self._agree(asked())
                 if interrupted or self.finished or self.step % params.checkpoint_every == 0:
                     self._save(checkpoint)
-                    on_checkpoint()
                 progress.update(self.step - progress.n)
                 progress.set_postfix(figures)
             if self._agree(interrupted or asked()):
@@ -151,7 +154,7 @@ class Training(ABC):
     def advance(
         self, loader: Iterator[Pair], stop: int, asked: Callable[[], bool] = lambda: False
     ) -> None:
-        """Take the steps up to `stop` with the clock running, until the device has done them.
+        """Take the steps up to `stop`, counted, until the device has done them.
 
         Fewer, where `asked` says so and no other process has to take the same ones.
 
@@ -159,38 +162,48 @@ class Training(ABC):
             DivergedError: the loss or something learnt is no longer finite.
             UserError: the GPU's memory is too small.
         """
-        while self.step < stop:
-            clock = time.perf_counter()
-            batch = next(loader)
-            self.waited += time.perf_counter() - clock
-            self._train_step(batch)
-            if self.fabric.world_size == 1 and asked():
-                stop = self.step
-            if self.step == stop or self.step % LOG_EVERY == 0:
-                self._check_finite()  # waits for the device, whose work the clock would miss else
-            self.seconds += time.perf_counter() - clock
+        with self.counted():
+            while self.step < stop:
+                start = time.perf_counter()
+                batch = next(loader)
+                self.waited += time.perf_counter() - start
+                self._train_step(batch)
+                if self.fabric.world_size == 1 and asked():
+                    stop = self.step
+                if self.step == stop or self.step % LOG_EVERY == 0:
+                    self._check_finite()  # waits for the device, whose work would not count else
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the time and the energy of this block as the training's."""
+        self.energy.since_last()
+        start = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - start
+        joules = self.energy.since_last()
+        self.joules = None if joules is None or self.joules is None else self.joules + joules
 
     @property
     def finished(self) -> bool:
         """Whether all steps are taken."""
-        return self.step == self.loop.steps
+        return self.step == self.params.steps
 
     def next_multiple(self, *periods: int) -> int:
         """Return the next step that is a multiple of one of `periods`, or the last step."""
-        return min(self.loop.steps, *(self.step - self.step % n + n for n in periods))
+        return min(self.params.steps, *(self.step - self.step % n + n for n in periods))
 
     @property
     def schedule(self) -> float:
         """The factor on the learning rate at the present step."""
-        return warmup_cosine(self.step, self.loop.steps, self.loop.warmup_steps)
+        return warmup_cosine(self.step, self.params.steps, self.params.warmup_steps)
 
     def loader(self, batches: Batches) -> Iterator[Pair]:
         """Return the batches of the remaining steps, loaded by `workers` processes."""
-        return iter(load(batches, range(self.step, self.loop.steps), self.loop.workers))
+        return iter(load(batches, range(self.step, self.params.steps), self.params.workers))
 
     def _progress(self) -> tqdm:
         return tqdm(
-            total=self.loop.steps,
+            total=self.params.steps,
             initial=self.step,
             desc=self.name,
             unit="step",
@@ -212,8 +225,6 @@ class Training(ABC):
         try:
             yield
         except torch.OutOfMemoryError:
-            if self.fabric.world_size > 1:
-                raise  # ends the other processes, which would wait for this one
             raise UserError(
                 f"In {self.name}, {work} needs more memory than the GPU has: {self.economy}."
             ) from None
@@ -250,12 +261,12 @@ class Training(ABC):
         """
         with self.within_memory("the validation"):
             columns = self.validate()
-        scale = warmup_cosine(self.step - 1, self.loop.steps, self.loop.warmup_steps)
+        scale = warmup_cosine(self.step - 1, self.params.steps, self.params.warmup_steps)
         row = {
             "step": self.step,
             "seconds": self.seconds,
             "train_loss": float(torch.stack(self.losses).mean()),
-            "learning_rate": self.loop.learning_rate * scale,
+            "learning_rate": self.params.learning_rate * scale,
             **self._pace(),
             **columns,
         }
@@ -267,7 +278,7 @@ class Training(ABC):
         """Return images a second, and the share of time waiting for data, since the last row."""
         since = self.rows[-1] if self.rows else {"step": 0, "seconds": 0.0}
         seconds = self.seconds - since["seconds"]
-        images = (self.step - since["step"]) * self.loop.batch
+        images = (self.step - since["step"]) * self.params.batch
         return {"images_per_second": images / seconds, "data_wait_share": self.waited / seconds}
 
     def _figures(self) -> dict[str, str]:

@@ -7,5 +7,5 @@ def warmup_cosine(step: int, steps: int, warmup: int) -> float:
     """Return the factor on the learning rate at `step`: linear warm-up to 1, then a half cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
+    progress = (step - warmup) / (steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * progress))

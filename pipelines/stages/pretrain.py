@@ -48,7 +48,7 @@ def train(params: Params) -> None:
     with checkpoint.alone():
         with emissions.measure(params.emissions, "pretrain", checkpoint.folder) as meter:
             try:
-                result = pretrain(frame, params.data, params.pretrain, checkpoint, meter.save)
+                result = pretrain(frame, params.data, params.pretrain, checkpoint)
             except DivergedError as error:
                 raise UserError(f"{error} {_way_on(checkpoint)}") from None
 

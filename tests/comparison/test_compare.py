@@ -280,6 +280,7 @@ def test_the_encoders_are_judged_on_held_out_images(
     assert any(item.miou is not None for item in results.finetuned)
     again: list[str] = []
     assert finished(compare(tuned, params, subject, again.append)).finetuned == results.finetuned
+    assert again == []
 
 
 @pytest.fixture
@@ -346,8 +347,9 @@ def test_images_validated_under_other_values_are_refused(workspace: Path) -> Non
         ({"baselin": "plain"}, "baselin: there is no such key"),
         ({"baseline": "nobody"}, "'nobody', which is not among variants"),
         ({"seeds": [0, 1]}, "measure with other seeds"),
-        ({"seeds": [1, 1]}, "seeds [1, 1] names one seed twice"),
-        ({"tuning": {"seeds": [0, 0], "extensions": 0}}, "tuning.seeds [0, 0] names one seed twice"),
+        ({"seeds": [1, 1]}, "seeds: [1, 1] names one seed twice"),
+        ({"tuning": {"seeds": [0, 0], "extensions": 0}}, "tuning.seeds: [0, 0] names one seed twice"),
+        ({"finetune": {"seeds": [0, 0]}}, "finetune.seeds: [0, 0] names one seed twice"),
         ({"seeds": []}, "seeds"),
         ({"pretrain": {"learning_rate": 1.0}}, "set by the comparison"),
         ({"pretrain": {"step": 5}}, "step: there is no such key"),

@@ -1,7 +1,9 @@
 """One contender: untouched where it is plain, warmed up without a trace, its clock and counters."""
 
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,12 @@ from small_plan import settings
 from torch.nn.utils import parametrize
 
 from dbp_mae.comparison import contender as contender_module
-from dbp_mae.comparison.contender import Contender, warm_up
+from dbp_mae.comparison.contender import (
+    Contender,
+    finish_together,
+    save_together,
+    warm_up,
+)
 from dbp_mae.data.crops import Batch
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.params import Params
@@ -44,10 +51,10 @@ def test_the_warm_up_leaves_no_trace(
     chosen = settings(params, variant).model_copy(update={"optimizer": optimizer})
     cold, warm = (create_run(images, chosen) for _ in range(2))
     state = torch.random.get_rng_state()
-    before = (warm.step, warm.seconds, warm.waited, list(warm.rows))
+    before = (warm.step, warm.seconds, warm.joules, warm.waited, list(warm.rows))
     warm_up(warm, images.batches(chosen))
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert (warm.step, warm.seconds, warm.waited, warm.rows) == before
+    assert (warm.step, warm.seconds, warm.joules, warm.waited, warm.rows) == before
     for training in (cold, warm):
         training.advance(training.loader(images.batches(chosen)), 4)
         training.log()
@@ -66,8 +73,14 @@ def test_every_contender_is_warmed_up(
     assert seen == [made.training]
 
 
-def test_energy_is_of_the_training_alone(
-    params: Params, images: PretrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("variant", "whitens"), [("plain", False), ("preserving", True)])
+def test_energy_is_of_the_training_and_the_whitening_of_patches_alone(
+    variant: str,
+    whitens: bool,
+    params: Params,
+    images: PretrainingImages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class OneWatt:
         """A counter of a machine that draws one watt: its joules are seconds."""
@@ -91,15 +104,60 @@ def test_energy_is_of_the_training_alone(
         return columns
 
     monkeypatch.setattr(Pretraining, "validate", watched)
-    made = Contender("plain", images, settings(params, "plain"), tmp_path, EnergyMeter([OneWatt()]))
+    made = Contender(variant, images, settings(params, variant), tmp_path, EnergyMeter([OneWatt()]))
+    training, whitening = made.training, made.training.joules
+    assert whitening is not None
+    assert training.seconds <= whitening
+    assert (whitening > 0) == whitens
     validating.clear()
     start = time.perf_counter()
     while not made.finished:
         made.take_slice()
     elapsed = time.perf_counter() - start
-    assert made.joules is not None
-    assert made.training.seconds <= made.joules <= elapsed - sum(validating)
+    assert training.joules is not None
+    assert training.seconds <= training.joules <= whitening + elapsed - sum(validating)
     assert len(validating) == 3
+
+
+@pytest.mark.parametrize(
+    ("together", "step"),
+    [(save_together, 4), (partial(finish_together, encoders=False), 6)],
+    ids=["save", "finish"],
+)
+def test_all_are_kept_or_none(
+    together: Callable[[list[Contender]], object],
+    step: int,
+    params: Params,
+    images: PretrainingImages,
+    tmp_path: Path,
+) -> None:
+    first, second = pair = [
+        Contender(name, images, settings(params, name), tmp_path / name, QUIET)
+        for name in ("plain", "twin")
+    ]
+    for each in pair:
+        each.take_slice()
+    save_together(pair)
+    before = files_of(first.folder)
+    assert list(before) == ["last.pt"]
+    while first.training.step < step:
+        for each in pair:
+            each.take_slice()
+
+    shutil.rmtree(second.folder)
+    second.folder.touch()
+    with pytest.raises(FileExistsError):
+        together(pair)
+    assert files_of(first.folder) == before
+
+    second.folder.unlink()
+    together(pair)
+    assert files_of(first.folder) != before
+    assert list(files_of(first.folder)) == list(files_of(second.folder))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_waiting_for_batches_adds_up_over_the_rows(

@@ -6,7 +6,7 @@ import re
 from datetime import date
 
 import pytest
-from made_results import clear_win, measurement, results, with_finetuning
+from made_results import clear_win, measurement, plan, results, with_finetuning
 
 from dbp_mae.comparison.findings import headline, sentences, share, table
 from dbp_mae.comparison.page import page
@@ -168,17 +168,31 @@ def test_a_rate_is_judged_by_its_mean_over_the_tuning_s_seeds() -> None:
     assert Trial(learning_rate=1e-3, losses=[0.25, None]).loss == math.inf
 
 
+def shortened(found: Results, name: str) -> Results:
+    """Return results in which a variant had half of the steps."""
+    short = found.settings[name].model_copy(update={"steps": 50})
+    return found.model_copy(update={"settings": found.settings | {name: short}})
+
+
 def test_a_shorter_schedule_speaks_for_itself() -> None:
     """Beside the candidate it tells what one may do without."""
-    found = results(clear_win())
     name = "AdamW, paper"
-    short = found.settings[name].model_copy(update={"steps": 50})
-    found = found.model_copy(update={"settings": found.settings | {name: short}})
+    found = shortened(results(clear_win()), name)
     assert found.shorter == [name]
     assert sentences(found)[2].startswith(
         "AdamW, paper, trained for 50 steps instead of 100, reached tuned AdamW's best loss in 0.50"
     )
     assert not results(clear_win()).shorter
+
+
+def test_a_candidate_of_fewer_steps_is_spoken_of_once() -> None:
+    name = "Muon, function-preserving"
+    said = sentences(shortened(results(clear_win()), name))
+    assert said[0].startswith(
+        f"{name}, of 2 decorrelated variants the best in tuning, trained for 50 steps instead of 100, "
+        "reached tuned AdamW's best loss in 0.30"
+    )
+    assert sum("tuned AdamW's best loss" in sentence for sentence in said) == 1
 
 
 def test_seeds_in_which_the_target_diverged_are_counted() -> None:
@@ -272,6 +286,34 @@ def test_what_the_encoders_are_worth_is_said() -> None:
         "function-preserving have a held-out mIoU of 0.450 (0.400 to 0.500), those of Muon" in said
     )
     assert "those of Muon 0.600 (0.500 to 0.700)." in said
+
+
+def test_an_encoder_counts_once_however_often_it_is_fine_tuned() -> None:
+    found = results(clear_win())
+    finetuned = [
+        Finetuned(variant=name, seed=seed, finetune_seed=number, miou=miou)
+        for name in ("Muon", "Muon, function-preserving")
+        for seed, mious in ((1, [0.5, 0.75]), (2, [0.25, None]), (3, [None, None]))
+        for number, miou in enumerate(mious)
+    ]
+    found = found.model_copy(update={"finetuned": finetuned})
+    assert found.miou("Muon").values == (0.625, 0.25)
+    assert not found.miou("AdamW").values
+    one = found.model_copy(update={"finetuned": [run for run in finetuned if run.seed == 1]})
+    assert "those of Muon 0.625 (one encoder)" in " ".join(sentences(one))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ([0], "highest over the seeds of the pre-training."),
+        ([0, 1], "pre-training, each with the mean of 2 seeds of the fine-tuning."),
+    ],
+)
+def test_the_page_says_how_often_an_encoder_is_fine_tuned(seeds: list[int], said: str) -> None:
+    found = with_finetuning(results(clear_win()), {"AdamW": 0.5})
+    planned = found.model_copy(update={"plan": plan(finetune={"seeds": seeds})})
+    assert said in page(planned, date(2026, 1, 31))
 
 
 def test_few_seeds_are_said_to_be_few() -> None:

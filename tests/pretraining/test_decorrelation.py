@@ -101,7 +101,17 @@ def test_fold_changes_no_output(update: str) -> None:
     before = encoder(tokens)
     decorrelator.fold()
     assert set(encoder.state_dict()) == set(Encoder().state_dict())
+    assert not any(layer._forward_pre_hooks for layer in encoder.layers.values())
     torch.testing.assert_close(encoder(tokens), before, atol=1e-5, rtol=1e-5)
+
+
+def test_fold_leaves_the_hooks_of_others() -> None:
+    encoder, decorrelator = decorrelated()
+    tokens = correlated_tokens(20)
+    seen = watch_inputs(encoder)
+    decorrelator.fold()
+    encoder(tokens)
+    assert seen.keys() == set(encoder.layers.values())
 
 
 def change_of_output(update: str, eps: float) -> float:

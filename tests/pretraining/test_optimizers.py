@@ -29,6 +29,23 @@ def test_rest_rate_is_for_what_muon_leaves_to_adamw(optimizer: str, rest: float)
         torch.testing.assert_close(share[name], factor * moved, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "soap"])
+@pytest.mark.parametrize("update", ["none", "function-preserving"])
+def test_all_decay_but_biases_and_norms(optimizer: str, update: str) -> None:
+    training, _ = start(tiny_params(optimizer=optimizer, update=update, weight_decay=0.05))
+    decay = {
+        weight: group["weight_decay"]
+        for part in training.optimizers
+        for group in part.param_groups
+        for weight in group["params"]
+    }
+    weights = dict(training.plain_model.named_parameters())
+    trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
+    assert {name: decay[weight] for name, weight in trained.items()} == {
+        name: 0.0 if name.endswith("bias") or "norm" in name else 0.05 for name in trained
+    }
+
+
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it since 2.9")
 def test_muon_in_batches_is_pytorchs_muon() -> None:
     from dbp_mae.pretraining.muon import BatchedMuon
@@ -53,4 +70,6 @@ def test_muon_in_batches_is_pytorchs_muon() -> None:
     for one, other, before in zip(ours, theirs, start, strict=True):
         # Equal here; another processor's bfloat16 may round otherwise.
         assert (one - other).norm() < 1e-2 * (other - before).norm()
-    assert optimizers[0].state_dict().keys() == optimizers[1].state_dict().keys()
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    assert states[0].keys() == states[1].keys()
+    assert states[0][0].keys() == states[1][0].keys()

@@ -1,5 +1,7 @@
 """One step is one step: cut into micro-batches, shared by processes, compiled, or stopped in time."""
 
+import os
+import signal
 from functools import partial, partialmethod
 from pathlib import Path
 
@@ -9,10 +11,14 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from tiny import start, step, tiny_params, train
 from torch import Tensor, nn
+from watched_checkpoint import WatchedCheckpoint
 
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
+from dbp_mae.pretraining.train import _launch
+from dbp_mae.training import loop
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
+from dbp_mae.training.interruption import Interrupted
 from dbp_mae.training.loop import DivergedError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,6 +67,11 @@ def test_a_batch_may_be_smaller_than_the_settings_say() -> None:
     assert torch.isfinite(training.optimize((pixels[:4], noise[:4])))
 
 
+def two_processes() -> Fabric:
+    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
+    return Fabric(accelerator="cpu", devices=2, strategy=strategy)
+
+
 def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> None:
     for index, params in enumerate(runs):
         train(params, folder / str(index), fabric)
@@ -69,9 +80,7 @@ def train_shares(fabric: Fabric, runs: list[PretrainParams], folder: Path) -> No
 def test_two_processes_make_one_step(tmp_path: Path) -> None:
     whole = tiny_params(sample=1.0, **SHORT)
     sampled = tiny_params(sample=0.5, every=2, optimizer="muon", **SHORT)
-    strategy = DDPStrategy(start_method="spawn", broadcast_buffers=False)
-    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
-    fabric.launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
+    two_processes().launch(partial(train_shares, runs=[whole, sampled], folder=tmp_path))
     for index, params in enumerate([whole, sampled]):
         state = Checkpoint(tmp_path / str(index)).load()
         assert state is not None
@@ -82,6 +91,14 @@ def test_two_processes_make_one_step(tmp_path: Path) -> None:
         assert_same(train(halves, tmp_path / f"halves-{index}"), shared)
         if params is whole:
             assert_same(only_r(train(whole, tmp_path / "joint")), only_r(shared))
+
+
+def test_a_training_keeps_the_memory_that_it_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Itself, for what makes its Fabric may be another process."""
+    kept = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
+    start(tiny_params())
+    assert kept == [True]
 
 
 def test_compiled_training_is_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +137,7 @@ def test_a_diverging_r_is_named_and_the_last_good_state_kept(tmp_path: Path) -> 
 
     message = r"R of blocks\.3\.attn\.proj is no longer finite since step 6: .*eps of pretrain\.decorrelation"
     with pytest.raises(DivergedError, match=message):
-        training.run(batches, Checkpoint(tmp_path), worsen)
+        training.run(batches, WatchedCheckpoint(tmp_path, worsen))
     assert_is_good(Checkpoint(tmp_path), step=4)
     train(calm, tmp_path)
 
@@ -132,7 +149,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path: Path) ->
         training.plain_model.register_forward_hook(lambda _, inputs, loss: loss * torch.nan)
 
     with pytest.raises(DivergedError, match=r"the loss is no longer finite since step 5: lower"):
-        training.run(batches, Checkpoint(tmp_path), worsen)
+        training.run(batches, WatchedCheckpoint(tmp_path, worsen))
     assert_is_good(Checkpoint(tmp_path), step=4)
 
 
@@ -153,6 +170,47 @@ def test_a_step_too_large_for_the_gpu_says_what_to_lower(monkeypatch: pytest.Mon
     monkeypatch.setattr(training.optimizers[-1], "step", out_of_memory)
     with pytest.raises(UserError, match=r"a step needs .* raise pretrain\.accumulate"):
         training.advance(iter([batches[0]]), stop=1)
+
+
+def run_out_of_memory_on_one_device(fabric: Fabric, folder: Path) -> None:
+    training, batches = start(tiny_params(**SHORT), fabric)
+    if fabric.global_rank == 1:
+        training.optimizers[-1].step = out_of_memory
+    training.run(batches, Checkpoint(folder))
+
+
+def test_a_step_too_large_for_one_of_two_gpus_is_one_sentence(tmp_path: Path) -> None:
+    message = r"\AIn pretrain, a step needs .* raise pretrain\.accumulate.*\.\Z"
+    with pytest.raises(UserError, match=message):
+        _launch(two_processes(), partial(run_out_of_memory_on_one_device, folder=tmp_path))
+
+
+def stop_the_parent(fabric: Fabric) -> None:
+    if fabric.global_rank == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+
+
+def test_processes_that_are_stopped_before_they_train_leave_no_trace(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Interrupted, match="pretrain was stopped: the same command goes on"):
+        _launch(two_processes(), stop_the_parent)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "order", [("bf16-mixed", "32-true"), ("32-true", "bf16-mixed")], ids=" then ".join
+)
+def test_a_training_in_float32_rounds_no_factor_after_a_mixed_one(order: tuple[str, str]) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in order:
+            start(tiny_params(precision=precision))
+            rounds = torch.get_float32_matmul_precision() != "highest"
+            assert rounds == (precision == "bf16-mixed")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_validation_passes_are_as_large_as_those_of_a_step_and_give_the_same_loss() -> None:
@@ -202,5 +260,5 @@ def test_a_state_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     moments = next(iter(training.optimizers[0].state.values()))["exp_avg"]
     moments.fill_(torch.inf)  # the loss of step 2 is finite, the weights after it are not
     with pytest.raises(DivergedError, match=r"model\.\S+ is no longer finite since step 2: lower"):
-        training.run(batches, Checkpoint(tmp_path), lambda: None)
+        training.run(batches, Checkpoint(tmp_path))
     assert Checkpoint(tmp_path).load() is None

@@ -16,6 +16,7 @@ import timm
 import torch
 from default_params import default_params
 from safetensors import safe_open
+from watched_checkpoint import WatchedCheckpoint
 
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
@@ -132,7 +133,7 @@ def test_resume_is_bit_identical(
         raise Killed
 
     with pytest.raises(Killed):
-        pretrain(frame, data, params, Checkpoint(tmp_path / "killed"), on_checkpoint=kill)
+        pretrain(frame, data, params, WatchedCheckpoint(tmp_path / "killed", kill))
     resumed = run(frame, data, params, tmp_path / "killed")
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name

@@ -101,5 +101,5 @@ def step(training: Pretraining, batches: CropBatches) -> float:
 def train(params: PretrainParams, folder: Path, fabric: Fabric | None = None) -> dict[str, Tensor]:
     """Train to the end with checkpoints in `folder`; return the last state of the model."""
     training, batches = start(params, fabric)
-    training.run(batches, Checkpoint(folder), lambda: None)
+    training.run(batches, Checkpoint(folder))
     return training.learnt()["model"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from default_params import default_params
 from timm.layers import use_fused_attn
+from watched_checkpoint import WatchedCheckpoint
 
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.labels import IGNORED
@@ -114,7 +115,6 @@ def test_resume_is_bit_identical(
 ) -> None:
     params = settings(optimizer=optimizer)
     whole = run(data, params, tmp_path / "whole")
-    checkpoint = Checkpoint(tmp_path / "killed")
     frame, data_params, folder = data
 
     class Killed(Exception):
@@ -123,9 +123,10 @@ def test_resume_is_bit_identical(
     def kill() -> None:
         raise Killed
 
+    checkpoint = WatchedCheckpoint(tmp_path / "killed", kill)
     weights = encoder_weights()
     with pytest.raises(Killed):
-        finetune(frame, folder, data_params, params, SPEC, weights, checkpoint, kill)
+        finetune(frame, folder, data_params, params, SPEC, weights, checkpoint)
     resumed = run(data, params, tmp_path / "killed")
     for name, weight in whole.segmenter.state_dict().items():
         assert torch.equal(weight, resumed.segmenter.state_dict()[name]), name

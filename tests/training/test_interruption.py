@@ -1,14 +1,17 @@
 """A first signal is held back until the work at hand is done; a second one is not."""
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from dbp_mae.training.interruption import held_back
+from dbp_mae.training.interruption import TOLD, held_back
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,17 @@ def test_another_signal_is_no_second_one() -> None:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert asked()
+
+
+def test_processes_beside_this_one_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = [SimpleNamespace(pid=2**30, daemon=False), SimpleNamespace(pid=2**30 + 1, daemon=True)]
+    told = []
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: beside)
+    monkeypatch.setattr(os, "kill", lambda *arguments: told.append(arguments))
+    with held_back(signal.SIGINT, signal.SIGTERM):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert told == [(2**30, TOLD)]
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
