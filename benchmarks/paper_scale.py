@@ -152,7 +152,12 @@ def measure_reading(params: Params) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         _write_photographs(source)
-        changes = {"source": source, "images": Path("images"), "splits": {}, "group_pattern": r"(\d+)"}
+        changes = {
+            "source": source,
+            "images": Path("images"),
+            "splits": {},
+            "group_pattern": r"(\d+)",
+        }
         classes = [] if pretrains(params) else params.data.classes
         data = params.data.model_copy(update={**changes, "classes": classes, "share": 1.0})
         masks = Path(folder) / "masks"

@@ -6,3 +6,8 @@ class UserError(Exception):
 
     Whoever talks to the user (a stage, a flow, the service) prints the message without a stack trace.
     """
+
+
+def one_line(error: Exception) -> str:
+    """Return what a library's error says, its line breaks taken out, for a sentence of ours."""
+    return " ".join(str(error).split())

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from dbp_mae.errors import UserError
+from dbp_mae.errors import UserError, one_line
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -349,8 +349,7 @@ def load_block(path: Path, block: type[AnyBlock]) -> AnyBlock:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): give a YAML file.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML ({reason}): correct it.") from None
+        raise UserError(f"{path} is not valid YAML ({one_line(error)}): correct it.") from None
     return check_block(raw, block, str(path))
 
 

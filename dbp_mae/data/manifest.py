@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dbp_mae.errors import UserError
+from dbp_mae.errors import UserError, one_line
 from dbp_mae.files import atomic_path
 
 SPLITS = ("train", "val", "test")
@@ -77,8 +77,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the stage that writes it (dvc repro).") from None
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a manifest ({reason}): run `dvc repro ingest`.") from None
+        raise UserError(
+            f"{path} is not a manifest ({one_line(error)}): run `dvc repro ingest`."
+        ) from None
     if missing := [name for name in SCHEMA.names if name not in table.column_names]:
         raise UserError(
             f"{path} is not a manifest: it lacks the columns {', '.join(missing)}. "

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from dbp_mae.errors import UserError
+from dbp_mae.errors import UserError, one_line
 from dbp_mae.params import DataParams
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
@@ -154,8 +154,9 @@ def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a comma-separated UTF-8 table ({reason}).") from None
+        raise UserError(
+            f"{path} is not a comma-separated UTF-8 table ({one_line(error)})."
+        ) from None
     if not isinstance(table.index, pd.RangeIndex):
         raise UserError(
             f"{path}: its rows have more fields than its first line, {','.join(table.columns)}, has names: "

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 import onnxruntime
 
-from dbp_mae.errors import UserError
+from dbp_mae.errors import UserError, one_line
 from dbp_mae.inspection.model_card import ModelCard
 from dbp_mae.inspection.objects import InspectionObject, find_objects
 from dbp_mae.inspection.tiling import blend_tiles, cut_tiles
@@ -67,7 +67,7 @@ class Segmenter:
         try:
             session = onnxruntime.InferenceSession(data, providers=_providers(gpu))
         except Exception as error:  # onnxruntime's errors for a bad file have no common class
-            raise UserError(f"Model file {path} cannot be loaded ({_one_line(error)}).") from None
+            raise UserError(f"Model file {path} cannot be loaded ({one_line(error)}).") from None
         try:
             card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
             _check_graph(session, card)
@@ -152,14 +152,10 @@ def _check_graph(session: onnxruntime.InferenceSession, card: ModelCard) -> None
         (probabilities,) = session.run(["probabilities"], {"tiles": tiles})
     except Exception as error:
         raise UserError(
-            f"its graph does not take the tiles of its card ({_one_line(error)}): export it again"
+            f"its graph does not take the tiles of its card ({one_line(error)}): export it again"
         ) from None
     expected = (2, len(card.classes) + 1, card.tile, card.tile)
     if probabilities.shape != expected:
         raise UserError(
             f"its graph gives {probabilities.shape} where its card says {expected}: export it again"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dbp_mae.data.batches import Batches, Pair, load
 from dbp_mae.energy import EnergyMeter
-from dbp_mae.errors import UserError
+from dbp_mae.errors import UserError, one_line
 from dbp_mae.params import Precision
 from dbp_mae.training.checkpoint import Checkpoint, not_finite
 from dbp_mae.training.interruption import Interrupted, held_back
@@ -65,7 +65,7 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
             precision=resolve(params.precision),
         )
     except MisconfigurationException as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"This machine cannot give {devices} devices: {reason}") from None
     fabric.seed_everything(params.seed, verbose=False)
     return fabric
@@ -317,7 +317,7 @@ class Training(ABC):
         try:
             self.load_learnt(state["learnt"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise UserError(
                 f"The state to go on from is of a {self.name} with another network or optimizer: put "
                 f"those settings back, or remove the state ({reason})."
