@@ -175,13 +175,15 @@ class Training(ABC):
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count the time and the energy of this block as the training's."""
+        """Count the time and the energy of this block as the training's, however it ends."""
         self.energy.since_last()
         start = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - start
-        joules = self.energy.since_last()
-        self.joules = None if joules is None or self.joules is None else self.joules + joules
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+            joules = self.energy.since_last()
+            self.joules = None if joules is None or self.joules is None else self.joules + joules
 
     @property
     def finished(self) -> bool:
