@@ -117,9 +117,10 @@ class Meter:
     # codecarbon's interface for outputs; see codecarbon.output_methods.base_output.
 
     def live_out(self, total: "EmissionsData", delta: "EmissionsData") -> None:
-        """Take a sample, and write the totals."""
+        """Take a sample, unless a later one is there already, and write the totals."""
         with self._lock:
-            if not self._ended:
+            overtaken = self._latest is not None and total.duration < self._latest.duration
+            if not self._ended and not overtaken:
                 self._latest = total
                 with suppress(OSError):  # a thread's error reaches nobody: the last `save` tells it
                     self.save()

@@ -110,6 +110,15 @@ def test_a_sample_that_comes_after_the_end_brings_nothing_back(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sample_that_was_overtaken_sets_nothing_back(tmp_path: Path) -> None:
+    with measure(PARAMS, "overtaken", tmp_path) as meter:
+        meter.live_out(meter._latest, meter._latest)
+        totals = meter.emissions
+        meter.live_out(replace(meter._latest, duration=0.0, energy_consumed=0.0), meter._latest)
+        assert meter.emissions.seconds >= totals.seconds
+        assert meter.emissions.kwh >= totals.kwh
+
+
 def test_a_failing_stage_keeps_its_totals(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), measure(PARAMS, "failing", tmp_path):
         busy_then_fail(0.2)

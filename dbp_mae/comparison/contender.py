@@ -46,8 +46,7 @@ class Contender:
         self.checkpoint = Checkpoint(folder)
         if state := self.checkpoint.load():
             self.training.load_state(state["training"])
-            self.training.joules, rows = state["joules"], state["rows"]
-            self.rows = [Row.model_validate(row) for row in rows]
+            self.rows = [Row.model_validate(row) for row in state["rows"]]
         self.saved = self.training.step
         self.batches = images.batches(params)
         if not self.finished:
@@ -110,7 +109,7 @@ class Contender:
 
     def _state(self) -> dict[str, Any]:
         rows = [row.model_dump() for row in self.rows]
-        return {"training": self.training.state(), "joules": self.training.joules, "rows": rows}
+        return {"training": self.training.state(), "rows": rows}
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
@@ -164,7 +163,7 @@ def warm_up(training: Pretraining, batches: Batches) -> None:
     So compilation, allocation and the choice of kernels fall before the clock begins; weights,
     optimizer, R, clock, counted energy and random state are afterwards as they were.
     """
-    before, joules = deepcopy(training.state()), training.joules
+    before = deepcopy(training.state())
     steps = max(WARM_UP_STEPS, training.params.decorrelation.every)
     device = training.fabric.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -172,7 +171,6 @@ def warm_up(training: Pretraining, batches: Batches) -> None:
             training.advance(repeat(batches[training.step]), training.step + steps)
         training.log()
     training.load_state(before)
-    training.joules = joules
 
 
 def load_measurement(folder: Path) -> Measurement | None:

@@ -30,7 +30,7 @@ Changes = dict[str, Any]
 
 def _distinct(seeds: list[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{seeds} names one seed twice")
+        raise ValueError(f"{seeds} names one seed twice: name each once")
     return seeds
 
 

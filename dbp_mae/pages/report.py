@@ -85,6 +85,11 @@ class Run:
         return [(spent[first], [first, *others]) for _, (first, *others) in together]
 
     @property
+    def grids(self) -> list[tuple[str, float]]:
+        """The countries of those places, each with the CO2 of a kWh of its grid in kg."""
+        return list(dict.fromkeys((it.country, it.grid_kg_per_kwh) for it, _ in self.places))
+
+    @property
     def held_out(self) -> pd.DataFrame:
         """The rows of the manifest that the figures are of."""
         return labelled_in(self.frame, "test")

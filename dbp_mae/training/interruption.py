@@ -34,10 +34,10 @@ def held_back(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[number])
-        if not came:
-            _tell_others()
         came.append(number)
+        signal.signal(number, before[number])
+        if len(came) == 1:
+            _tell_others()
         if multiprocessing.parent_process() is None:
             with suppress(OSError):  # what reads our messages may have ended by the same signal
                 os.write(STDERR, b"\nStopping when the state is kept; once more stops at once.\n")

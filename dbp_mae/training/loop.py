@@ -306,6 +306,7 @@ class Training(ABC):
             "learnt": self.learnt(),
             "step": self.step,
             "seconds": self.seconds,
+            "joules": self.joules,
             "waited": self.waited,
             "losses": [float(loss) for loss in self.losses],
             "rows": self.rows,
@@ -314,6 +315,7 @@ class Training(ABC):
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
+        self.joules = state.get("joules")  # states of earlier versions lack it
         self.losses = [torch.tensor(loss, device=self.fabric.device) for loss in state["losses"]]
         self.rows = state["rows"]
         try:

@@ -323,6 +323,9 @@ def test_trainings_on_different_machines_are_told_apart(run: Run, params: Params
     assert re.search(r"pretrain: AMD EPYC, .*H200, 0\.400 kg of CO₂ a kWh \(DEU\)", text)
     assert re.search(r"finetune: Intel i7, .*no GPU, 0\.050 kg of CO₂ a kWh \(FRA\)", text)
     assert "0.400 kg/kWh (DEU) and 0.050 kg/kWh (FRA)" in model_card(mixed, params)
+    here = here.model_copy(update={"country": "DEU", "grid_kg_per_kwh": 0.4})
+    near = {**run.trainings, "finetune": replace(finetune, emissions=here)}
+    assert "of CO2, at 0.400 kg/kWh (DEU).\n" in model_card(replace(run, trainings=near), params)
     stages = emissions_bill(mixed)["stages"]
     assert [stages[name]["country"] for name in ("pretrain", "finetune")] == ["DEU", "FRA"]
 
@@ -430,7 +433,7 @@ def test_the_model_card_identifies_the_file(run: Run, params: Params) -> None:
         "f" * 64,
         "0.742",
         "12.0\u00a0Wh",
-        "overkill, of 35 good images",
+        "overkill, of 35 images known to be good",
     ):
         assert fact in card, fact
     assert "any epoxy" in card
