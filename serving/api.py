@@ -124,6 +124,12 @@ async def _image_bytes(request: Request) -> bytes:
         form = await parser.parse()
     except MultiPartException as error:
         raise HTTPException(422, f"The form cannot be read: {error.message}") from None
+    if unknown := form.keys() - {"image"}:
+        raise HTTPException(
+            422,
+            f"The form field {min(unknown)!r} is unknown: there is image, and mask belongs into the "
+            "address, as in /segment?mask=true.",
+        )
     image = form.get("image")
     if isinstance(image, UploadFile):
         return await image.read()

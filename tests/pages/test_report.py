@@ -235,10 +235,10 @@ def test_the_bill_is_what_the_shipped_model_cost(run: Run) -> None:
 @pytest.mark.parametrize(
     ("low", "gain", "high", "parts", "sentence"),
     [
-        (0.01, 0.05, 0.1, 15, "Pre-training does pay"),
-        (-0.1, -0.05, -0.01, 15, "Pre-training does not pay"),
+        (0.01, 0.05, 0.1, 15, "Pre-training was ahead in this run"),
+        (-0.1, -0.05, -0.01, 15, "Pre-training was behind in this run"),
         (-0.01, 0.05, 0.1, 15, "cannot be told"),
-        (0.01, 0.05, 0.1, 4, "seems to pay in this run: +0.050 mIoU"),
+        (0.01, 0.05, 0.1, 4, "seems to have been ahead in this run: +0.050 mIoU"),
         (None, 0.05, None, 1, "whether that is chance cannot be told"),
     ],
 )
@@ -349,10 +349,10 @@ def test_a_pretraining_that_learnt_nothing_is_flagged(run: Run, params: Params) 
     )
     text = Tags(page(replace(run, trainings=trainings), params, MADE)).text
     assert all(flag in text for flag in flags)
-    assert "does pay" not in text
+    assert "was ahead" not in text
     text = Tags(page(run, params, MADE)).text
     assert not any(flag in text for flag in flags)
-    assert "does pay" in text
+    assert "was ahead" in text
 
 
 def test_an_encoder_that_saw_held_out_images_is_told(run: Run, params: Params) -> None:

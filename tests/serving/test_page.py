@@ -61,7 +61,7 @@ def test_what_comes_instead_of_an_answer_is_said(
     tmp_path: Path, model: Answer, segment: Answer | None, sentence: str
 ) -> None:
     shown = operated(tmp_path, model, segment)
-    assert (shown.state, shown.sentence) == ("error", sentence)
+    assert (shown.state, shown.sentence) == ("error", f"part.png: {sentence}")
     assert "Round trip" not in shown.facts
 
 
@@ -70,12 +70,12 @@ def test_a_page_in_place_of_the_answer_is_no_service_that_is_down(
 ) -> None:
     shown = operated(tmp_path, model, Answer(PROXY))
     assert shown.state == "error"
-    assert shown.sentence.startswith("The answer cannot be read (")
+    assert shown.sentence.startswith("part.png: The answer cannot be read (")
 
 
 def test_a_refusal_is_shown_though_the_model_was_not_told(tmp_path: Path) -> None:
     shown = operated(tmp_path, BUSY, REFUSAL)
-    assert (shown.state, shown.sentence) == ("error", "The file is not an image.")
+    assert (shown.state, shown.sentence) == ("error", "part.png: The file is not an image.")
 
 
 def test_a_late_failure_of_the_model_takes_no_verdicts_place(

@@ -206,6 +206,12 @@ def test_a_large_body_is_refused_while_it_arrives(client: httpx.Client) -> None:
         assert response.json() == {"error": "The request has more than the 1 MiB accepted."}
 
 
+def test_a_field_that_the_form_does_not_have_is_refused(client: httpx.Client, part: bytes) -> None:
+    response = client.post("/segment", files={"image": part}, data={"mask": "true"})
+    assert response.status_code == 422
+    assert "form field 'mask' is unknown" in response.json()["error"]
+
+
 def test_an_overloaded_service_answers_so_at_once(client: httpx.Client, part: bytes) -> None:
     address = (client.base_url.host, client.base_url.port)
     with ExitStack() as stack:
