@@ -118,15 +118,10 @@ def measure_training(params: Params, batches: tuple[int, int], steps: int) -> Co
     )
 
 
-def pretrains(params: Params) -> bool:
-    """Tell whether a recipe trains its encoder; otherwise it takes one over and fine-tunes it."""
-    return params.pretrain.source == params.data.source
-
-
 def create_training(params: Params, batch: int) -> tuple[Training, tuple[Tensor, Tensor]]:
     """Return a recipe's training, and random images for it."""
     channels, size = params.data.channels, params.pretrain
-    if pretrains(params):
+    if params.trains_encoder:
         whole = size.model_copy(update={"batch": batch, "accumulate": 1, "crops_per_image": 1})
         run = pretraining(whole, channels)
         return run, run.fabric.to_device(random_batch(whole, channels))
@@ -158,7 +153,7 @@ def measure_reading(params: Params) -> tuple[float, float]:
             "splits": {},
             "group_pattern": r"(\d+)",
         }
-        classes = [] if pretrains(params) else params.data.classes
+        classes = [] if params.trains_encoder else params.data.classes
         data = params.data.model_copy(update={**changes, "classes": classes, "share": 1.0})
         masks = Path(folder) / "masks"
         frame = ingest(source, data, masks)  # also starts its server of processes
@@ -174,7 +169,7 @@ def measure_reading(params: Params) -> tuple[float, float]:
 def _batches(frame: pd.DataFrame, data: DataParams, folder: Path, params: Params) -> Batches:
     """Return batches of FILES images for the training that the recipe is of."""
     images = DecodedImages(frame, data, budget=0)
-    if pretrains(params):
+    if params.trains_encoder:
         changes = {"batch": FILES, "crops_per_image": 1}
         return CropBatches(images, params.pretrain.model_copy(update=changes), seed=0)
     labelled = LabelledImages(frame, data, folder)
@@ -233,13 +228,13 @@ def report(
 ) -> dict[str, Any]:
     """Return the row of a recipe: what was measured, and what follows."""
     params = recipe_params(recipe, overrides)
-    loop = params.pretrain if pretrains(params) else params.finetune
+    loop = params.pretrain if params.trains_encoder else params.finetune
     cost = measure_training(params, batches, steps)
     reads, described = measure_reading(params)
     expected = expect(cost, reads, loop.steps, loop.batch, _device_bytes())
     return {
         "recipe": " ".join([recipe, *overrides]),
-        "stage": "pretrain" if pretrains(params) else "finetune",
+        "stage": "pretrain" if params.trains_encoder else "finetune",
         **asdict(cost),
         "reads_per_second": reads,
         "ingested_per_second": described,

@@ -319,6 +319,11 @@ class Params(Block):
             )
         return self
 
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether an encoder is pre-trained; otherwise that of an earlier run, at pretrain.source, is taken."""
+        return self.pretrain.source == self.data.source
+
 
 def _check_warmup(warmup_steps: int, steps: int) -> None:
     if warmup_steps >= steps:

@@ -65,8 +65,7 @@ def create_fabric(params: LoopParams, devices: int = 1) -> Fabric:
             precision=resolve(params.precision),
         )
     except MisconfigurationException as error:
-        reason = one_line(error)
-        raise UserError(f"This machine cannot give {devices} devices: {reason}") from None
+        raise UserError(f"This machine cannot give {devices} devices: {one_line(error)}") from None
     fabric.seed_everything(params.seed, verbose=False)
     return fabric
 

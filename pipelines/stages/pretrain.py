@@ -35,7 +35,7 @@ SEEN = "seen.csv"
 
 def main(params: Params) -> None:
     """Pre-train the encoder, or take over that of an earlier run."""
-    if params.pretrain.source == params.data.source:
+    if params.trains_encoder:
         train(params)
     else:
         take_over(params.pretrain.source, params)
