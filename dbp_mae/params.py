@@ -321,7 +321,7 @@ class Params(Block):
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether an encoder is pre-trained; otherwise that of an earlier run, at pretrain.source, is taken."""
+        """Whether the encoder is trained here, and not taken over from `pretrain.source`."""
         return self.pretrain.source == self.data.source
 
 
