@@ -24,8 +24,9 @@ def ends(well: bool = True) -> str | State:
 
 
 def test_a_flow_ends_with_one_sentence(
-    prefect_server: None, capsys: pytest.CaptureFixture[str]
+    prefect_server: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["ends"])  # pytest's own would be read else
     state = ends(well=False, return_state=True)
     assert (state.name, state.message) == ("Failed", "params.yaml is missing.")
     run_from_shell(ends)
