@@ -118,9 +118,13 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_pred(normalize(self.decoder_norm, tokens))
 
     def targets(self, patches: Tensor) -> Tensor:
-        """Return flat patches, each with its own mean and variance removed."""
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) / (variance + 1e-6).sqrt()
+        """Return flat patches, each less its own mean, by the root of its variance and 1e-6.
+
+        The paper's variance is that of a sample, of n - 1; a layer norm, one fused pass, divides by n.
+        """
+        pixels = patches.shape[-1]
+        share = (pixels - 1) / pixels
+        return share**0.5 * functional.layer_norm(patches, (pixels,), eps=share * 1e-6)
 
     def forward_loss(self, patches: Tensor, prediction: Tensor) -> Tensor:
         """Return the mean squared error of the prediction of masked patches."""
@@ -128,6 +132,9 @@ class MaskedAutoencoder(nn.Module):
 
 
 def select(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Return the tokens, 1 or B N D, at indices, B K: B K D."""
-    tokens = tokens.expand(len(indices), -1, -1)
-    return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[2]))
+    """Return the tokens, 1 or B N D, at indices, B K: B K D.
+
+    Whole vectors are looked up: `gather`, which looks up numbers, takes ten times as long on a CPU.
+    """
+    first = torch.arange(len(tokens), device=indices.device) * tokens.shape[1]
+    return functional.embedding(indices + first[:, None], tokens.flatten(0, 1))

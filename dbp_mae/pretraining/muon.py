@@ -1,6 +1,7 @@
-"""Muon whose matrices of one shape share every product.
+"""Muon whose matrices of one shape share every product, of which wide ones need fewer.
 
 A GPU waits for the kernels of a ViT-B to be launched, and PyTorch's Muon launches some eighty a matrix.
+A small network's step on a CPU has a sixth of its time in these products.
 """
 
 import math
@@ -9,6 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+POWERS = 3
+"""Iterations between two products with the whole matrix; four are too many for bfloat16."""
+WIDE = 1.5
+"""Columns a row from which on a product with the matrix costs more than one with its factor."""
 
 
 class BatchedMuon(torch.optim.Muon):
@@ -63,18 +69,37 @@ class BatchedMuon(torch.optim.Muon):
 def orthogonalize(
     matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Return about U V' of matrices U S V', (l, r, c), in bfloat16, by Newton and Schulz's iteration.
+    """Return about U V' of matrices U S V', (l, r, c), in bfloat16.
+
+    Newton and Schulz's iteration X <- (a I + b X X' + c (X X')^2) X, for tall matrices of the transpose.
+    Its factors are polynomials in X X', which is smaller than a wide X: so some are multiplied before X is.
 
     Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024).
     """
-    a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
     wide = matrices.bfloat16()
     if tall:
         wide = wide.mT
     wide = wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        products = wide @ wide.mT
-        polynomial = torch.baddbmm(products, products, products, beta=b, alpha=c)
-        wide = torch.baddbmm(wide, polynomial, wide, beta=a)
+    powers = POWERS if wide.shape[2] >= WIDE * wide.shape[1] else 1
+    for done in range(0, steps, powers):
+        wide = _factor(wide @ wide.mT, coefficients, min(powers, steps - done)) @ wide
     return wide.mT if tall else wide
+
+
+def _factor(product: Tensor, coefficients: tuple[float, float, float], powers: int) -> Tensor:
+    """Return what so many iterations multiply X by, from X X'."""
+    factor = polynomial = _polynomial(product, coefficients)
+    for _ in range(powers - 1):
+        product = polynomial @ product @ polynomial
+        polynomial = _polynomial(product, coefficients)
+        factor = polynomial @ factor
+    return factor
+
+
+def _polynomial(product: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
+    """Return a I + b P + c P^2."""
+    a, b, c = coefficients
+    result = torch.baddbmm(product, product, product, beta=b, alpha=c)
+    result.diagonal(dim1=1, dim2=2).add_(a)
+    return result

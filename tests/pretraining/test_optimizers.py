@@ -1,11 +1,15 @@
 """The optimizers of pre-training: which weights learn at which rate."""
 
+import math
+
 import pytest
 import torch
 from tiny import start, step, tiny_params
 from torch import Tensor
 
 from dbp_mae.pretraining.optimizers import is_hidden_matrix
+
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it since 2.9")
 
 
 def first_step(optimizer: str, rest_rate: float) -> dict[str, Tensor]:
@@ -46,7 +50,31 @@ def test_all_decay_but_biases_and_norms(optimizer: str, update: str) -> None:
     }
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has it since 2.9")
+def iterated(matrices: torch.Tensor) -> torch.Tensor:
+    """Return what five steps of Newton and Schulz make of matrices, in float64."""
+    matrices = matrices.double()
+    matrices /= torch.linalg.matrix_norm(matrices, keepdim=True)
+    for _ in range(5):
+        product = matrices @ matrices.mT
+        matrices = 3.4445 * matrices + (-4.775 * product + 2.0315 * product @ product) @ matrices
+    return matrices
+
+
+@needs_muon
+@pytest.mark.parametrize("columns", [32, 47, 48, 128])
+@pytest.mark.parametrize("condition", [1e1, 1e2, 1e3])
+def test_fewer_products_of_wide_matrices_lose_nothing(columns: int, condition: float) -> None:
+    from dbp_mae.pretraining.muon import orthogonalize
+
+    random = torch.randn(3, 32, columns, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(random, full_matrices=False)
+    matrices = left * torch.logspace(0, -math.log10(condition), 32) @ right
+    found = orthogonalize(matrices, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    exact = iterated(matrices)
+    assert (found - exact).norm() < 0.15 * exact.norm()
+
+
+@needs_muon
 def test_muon_in_batches_is_pytorchs_muon() -> None:
     from dbp_mae.pretraining.muon import BatchedMuon
 
@@ -68,8 +96,8 @@ def test_muon_in_batches_is_pytorchs_muon() -> None:
         for optimizer in optimizers:
             optimizer.step()
     for one, other, before in zip(ours, theirs, start, strict=True):
-        # Equal here; another processor's bfloat16 may round otherwise.
-        assert (one - other).norm() < 1e-2 * (other - before).norm()
+        # bfloat16 rounds the products, which are others for wide matrices.
+        assert (one - other).norm() < 5e-2 * (other - before).norm()
     states = [optimizer.state_dict()["state"] for optimizer in optimizers]
     assert states[0].keys() == states[1].keys()
     assert states[0][0].keys() == states[1][0].keys()
