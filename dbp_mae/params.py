@@ -175,6 +175,10 @@ class PretrainParams(Block):
     weight_decay: Annotated[float, Field(ge=0)]
     steps: Count
     warmup_steps: Annotated[int, Field(ge=0)]
+    averaging: Annotated[float, Field(ge=0, lt=0.5)]
+    """Mean age of the weights whose average is validated and kept, as a share of the steps so far.
+
+    0: the last weights alone."""
     batch: Count
     accumulate: Count
     """Micro-batches that a device cuts its share of a batch into, one after the other."""

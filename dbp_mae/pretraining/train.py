@@ -26,6 +26,7 @@ from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.pretraining.patch_whitening import fold_patches, whiten_patches
 from dbp_mae.pretraining.processes import mean_over_processes
+from dbp_mae.pretraining.weight_average import WeightAverage
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.interruption import Interrupted, held_back
 from dbp_mae.training.loop import DivergedError, Training, clip_gradients, create_fabric
@@ -33,6 +34,8 @@ from dbp_mae.training.loop import DivergedError, Training, clip_gradients, creat
 FIXED_CROPS = 256
 """The least that is validated on, and that the whitening of patches is found from. Each image gives as
 many, so of fewer images there may be up to 510: two of each of 255."""
+AVERAGED_STEPS = 100
+"""Whose weights count in the average of a training, at the least; all of a short one."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Pretrained:
     """What a pre-training gives."""
 
     model: MaskedAutoencoder
-    """R folded in, on the CPU."""
+    """R folded in, its weights averaged, on the CPU."""
     spec: EncoderSpec
     curves: pd.DataFrame
     """step, seconds (of training alone), train_loss, learning_rate, images_per_second,
@@ -197,6 +200,7 @@ class Pretraining(Training):
         self.spec = spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
+        self.average = self._create_average()
         if params.decorrelation.whitens_patches:
             self._whiten_patches(crops())
         self.decorrelator = self._attach_decorrelator()
@@ -214,6 +218,13 @@ class Pretraining(Training):
         with self.within_memory("the whitening of patches"), self.counted():
             images = model.normalize(self.fabric.to_device(crops))
             whiten_patches(model.encoder.patch_embed.proj, images)
+
+    def _create_average(self) -> WeightAverage | None:
+        params = self.params
+        if params.averaging == 0:
+            return None
+        every = max(1, min(params.steps // AVERAGED_STEPS, params.validate_every))
+        return WeightAverage(self.plain_model, params.averaging, every)
 
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params
@@ -240,7 +251,7 @@ class Pretraining(Training):
             self.decorrelator.check_eps()
 
     def optimize(self, batch: Batch) -> Tensor:
-        """Take an optimization step, and then one of the decorrelating matrices."""
+        """Take an optimization step, then one of the decorrelating matrices, and average the weights."""
         rate = self.params.learning_rate * self.schedule
         set_learning_rate(self.optimizers, rate, self.params)
         loss = self._accumulate_gradients(batch)
@@ -250,6 +261,8 @@ class Pretraining(Training):
             optimizer.zero_grad()
         if self.decorrelator:
             self.decorrelator.step(self.schedule)
+        if self.average:
+            self.average.follow(self.plain_model, self.step + 1)
         return loss
 
     def _accumulate_gradients(self, batch: Batch) -> Tensor:
@@ -290,18 +303,25 @@ class Pretraining(Training):
         return images * (1 + self.params.visible)
 
     def validate(self) -> dict[str, float]:
-        """Return val_loss and, where there is decorrelation, the correlation that is left.
+        """Return val_loss, of the averaged weights, and any decorrelation's correlation that is left.
 
         Its passes are as large as those of a step, so that it needs no more memory. No module here differs
         between training and evaluation.
         """
         size = self.params.batch // self.passes
         parts = zip(*(tensor.split(size) for tensor in self.validation), strict=True)
-        total = sum(len(part[0]) * float(self.model(*part)) for part in parts)
+        total = sum(len(part[0]) * float(self._validation_loss(part)) for part in parts)
         columns = {"val_loss": total / len(self.validation[0])}
         if self.decorrelator:
             columns["correlation"] = self.decorrelator.correlation()
         return columns
+
+    def _validation_loss(self, part: Batch) -> Tensor:
+        if not self.average:
+            loss: Tensor = self.model(*part)
+            return loss
+        with self.fabric.autocast():
+            return self.average.model.forward(*part)
 
     def broken(self) -> dict[str, int]:
         """Return the layer whose R broke first, if one did."""
@@ -318,9 +338,10 @@ class Pretraining(Training):
         return float(model.forward_loss(patches, torch.zeros_like(patches)))
 
     def learnt(self) -> dict[str, Any]:
-        """Return the model's state, R included, the optimizers', by name, and the last correlation."""
+        """Return the states of the model, R included, of its average and of the optimizers, and the rest."""
         return {
             "model": self.plain_model.state_dict(),
+            "average": self.average and self.average.model.state_dict(),
             "optimizer": self.params.optimizer,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "correlation": self.decorrelator and self.decorrelator.last_correlation,
@@ -331,6 +352,10 @@ class Pretraining(Training):
         if state["optimizer"] != self.params.optimizer:
             raise ValueError("the optimizer is another")
         self.plain_model.load_state_dict(state["model"])
+        if self.average:
+            if not state.get("average"):
+                raise ValueError("it has no averaged weights: pretrain.averaging was 0")
+            self.average.model.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
                 # `pipelines.resume` lets a training go on with another.
@@ -340,7 +365,9 @@ class Pretraining(Training):
             self.decorrelator.go_on_from(self.step, state["correlation"])
 
     def fold(self) -> MaskedAutoencoder:
-        """Return the trained network, R folded in."""
+        """Return the trained network, its weights averaged, R folded in."""
+        if self.average:
+            return self.average.model.cpu().eval()
         if self.decorrelator:
             self.decorrelator.fold()
         fold_patches(self.plain_model.encoder.patch_embed.proj)

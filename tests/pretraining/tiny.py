@@ -42,6 +42,7 @@ PARAMS = PretrainParams(
     weight_decay=0.05,
     steps=20,
     warmup_steps=5,
+    averaging=0.0,
     batch=8,
     accumulate=1,
     devices=1,
