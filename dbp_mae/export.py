@@ -24,7 +24,7 @@ from dbp_mae.inspection.model_card import ClassInfo, ModelCard
 from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.params import DataParams, Params
 from dbp_mae.revision import git_revision
-from dbp_mae.segmentation import network
+from dbp_mae.segmentation.network import SegmentationNetwork
 
 OPSET = 20
 MAKING: dict[str, Any] = {
@@ -42,7 +42,7 @@ UNCHOSEN_MIN_SCORE = 0.5
 class TileClassifier(nn.Module):
     """What the file computes: raw tiles, uint8, B T T C, to class probabilities, B K+1 T T."""
 
-    def __init__(self, segmenter: network.Segmenter) -> None:
+    def __init__(self, segmenter: SegmentationNetwork) -> None:
         super().__init__()
         self.segmenter = segmenter
 
@@ -65,7 +65,9 @@ class Parity:
     opset: int
 
 
-def export(segmenter: network.Segmenter, card: ModelCard, tiles: np.ndarray, path: Path) -> Parity:
+def export(
+    segmenter: SegmentationNetwork, card: ModelCard, tiles: np.ndarray, path: Path
+) -> Parity:
     """Write the file at `path`, if it agrees with the network on real tiles (uint8, N T T C).
 
     Raises:
@@ -149,7 +151,7 @@ def make_card(
     params: Params,
     frame: pd.DataFrame,
     manifest: Path,
-    segmenter: network.Segmenter,
+    segmenter: SegmentationNetwork,
     encoder: Path | None,
     validation_miou: float | None,
     emissions: Sequence[Emissions],

@@ -22,9 +22,9 @@ from dbp_mae.export import (
 )
 from dbp_mae.inspection.images import encode_png
 from dbp_mae.inspection.model_card import ModelCard
-from dbp_mae.inspection.segmenter import Segmenter as ServedSegmenter
+from dbp_mae.inspection.segmenter import Segmenter
 from dbp_mae.params import Params
-from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation.network import SegmentationNetwork
 
 TILE = 64
 SPEC = EncoderSpec("nano", 8, 32, 1, (0.4,), (0.2,))
@@ -39,9 +39,9 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
+def segmenter() -> SegmentationNetwork:
     torch.manual_seed(0)
-    segmenter = Segmenter(SPEC, TILE, classes=4, decoder_width=16)
+    segmenter = SegmentationNetwork(SPEC, TILE, classes=4, decoder_width=16)
     with torch.no_grad():  # away from the initial symmetry, and with used batch statistics
         for weight in segmenter.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
@@ -51,7 +51,7 @@ def segmenter() -> Segmenter:
 
 @pytest.fixture(scope="module")
 def card(
-    params: Params, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory
+    params: Params, segmenter: SegmentationNetwork, tmp_path_factory: pytest.TempPathFactory
 ) -> ModelCard:
     manifest = tmp_path_factory.mktemp("data") / "validated.parquet"
     statistics = {"mean": 0.4, "std": 0.2, "sharpness": 100.0, "saturated": 0.0}
@@ -69,7 +69,7 @@ def tiles() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def exported(
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     card: ModelCard,
     tiles: np.ndarray,
     tmp_path_factory: pytest.TempPathFactory,
@@ -85,7 +85,7 @@ def exported(
 
 
 def test_card_travels_in_the_file(exported: Path, card: ModelCard) -> None:
-    served = ServedSegmenter.load(exported)
+    served = Segmenter.load(exported)
     assert served.card == card
     assert served.card.training_images == 1
     assert [item.defect for item in served.card.classes] == [False, False, False, True]
@@ -93,9 +93,9 @@ def test_card_travels_in_the_file(exported: Path, card: ModelCard) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_any_batch_gives_the_probabilities_of_the_network(
-    batch: int, exported: Path, segmenter: Segmenter, tiles: np.ndarray
+    batch: int, exported: Path, segmenter: SegmentationNetwork, tiles: np.ndarray
 ) -> None:
-    served = ServedSegmenter.load(exported)
+    served = Segmenter.load(exported)
     (found,) = served._session.run(["probabilities"], {"tiles": tiles[:batch]})
     with torch.no_grad():
         expected = TileClassifier(segmenter)(torch.from_numpy(tiles[:batch])).numpy()
@@ -111,7 +111,7 @@ def test_file_of_another_network_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(1)
-    other = Segmenter(SPEC, TILE, classes=4, decoder_width=16).eval()
+    other = SegmentationNetwork(SPEC, TILE, classes=4, decoder_width=16).eval()
     assert check_parity(TileClassifier(other), tiles, exported).max_difference > 1e-4
 
     # The exporter writes the file of one network, the check compares with another.
@@ -126,7 +126,7 @@ def test_file_of_another_network_is_refused(
 
 
 def test_a_tile_that_comes_again_counts_once(
-    exported: Path, segmenter: Segmenter, tiles: np.ndarray
+    exported: Path, segmenter: SegmentationNetwork, tiles: np.ndarray
 ) -> None:
     again = np.resize(tiles[:3], tiles.shape)
     assert check_parity(TileClassifier(segmenter), again, exported).tiles == 3
@@ -136,7 +136,7 @@ def test_a_tile_that_comes_again_counts_once(
 def test_either_measure_of_parity_refuses_alone(
     difference: float,
     same: float,
-    segmenter: Segmenter,
+    segmenter: SegmentationNetwork,
     card: ModelCard,
     tiles: np.ndarray,
     tmp_path: Path,
@@ -151,7 +151,7 @@ def test_either_measure_of_parity_refuses_alone(
 
 def strict_model(tiny_model: Path, path: Path) -> ModelCard:
     """Write the tiny model with a threshold that no object of `labelled_files` reaches."""
-    card = ServedSegmenter.load(tiny_model).card.model_copy(update={"min_score": 0.9})
+    card = Segmenter.load(tiny_model).card.model_copy(update={"min_score": 0.9})
     model = onnx.load(tiny_model)
     onnx.helper.set_model_props(model, card.to_metadata())
     onnx.save(model, path)
@@ -176,7 +176,7 @@ def test_the_chosen_threshold_ships_in_the_same_graph(tiny_model: Path, tmp_path
     path = tmp_path / "segmenter.onnx"
     card = strict_model(tiny_model, path)
     assert choose_min_score(path, labelled_files(tmp_path), match_iou=0.1) == 0.65
-    assert ServedSegmenter.load(path).card == card.model_copy(update={"min_score": 0.65})
+    assert Segmenter.load(path).card == card.model_copy(update={"min_score": 0.65})
     assert onnx.load(path).graph == onnx.load(tiny_model).graph
 
 

@@ -203,5 +203,5 @@ def check_sample(params: DecorrelationParams, tokens: int) -> None:
     if params.sample * tokens < 1:
         raise UserError(
             f"pretrain.decorrelation.sample ({params.sample}) of {tokens} token vectors a pass is less "
-            f"than one: use at least {1 / tokens:.4f}."
+            f"than one: use at least {math.ceil(1e4 / tokens) / 1e4:g}."
         )

@@ -21,7 +21,7 @@ LEVELS = 4
 """Depths of the transformer, evenly spaced, whose tokens the decoder gets."""
 
 
-class Segmenter(nn.Module):
+class SegmentationNetwork(nn.Module):
     """Class logits, B K+1 H W, from raw tiles, B C H W; normalisation is part of the network."""
 
     def __init__(self, spec: EncoderSpec, tile: int, classes: int, decoder_width: int) -> None:
@@ -86,12 +86,12 @@ def double_convolution(before: int, width: int) -> nn.Sequential:
     )
 
 
-def save_segmenter(path: Path, segmenter: Segmenter, spec: EncoderSpec) -> None:
+def save_segmenter(path: Path, segmenter: SegmentationNetwork, spec: EncoderSpec) -> None:
     """Write the weights, with what rebuilds the network in the header."""
     write_weights(path, segmenter, {"spec": asdict(spec), "shape": segmenter.shape})
 
 
-def load_segmenter(path: Path) -> tuple[Segmenter, EncoderSpec]:
+def load_segmenter(path: Path) -> tuple[SegmentationNetwork, EncoderSpec]:
     """Rebuild a segmenter from its file, on the CPU, ready to predict.
 
     Raises:
@@ -99,6 +99,6 @@ def load_segmenter(path: Path) -> tuple[Segmenter, EncoderSpec]:
     """
     weights, header = read_weights(path, "finetune")
     spec = EncoderSpec.from_header(header["spec"])
-    segmenter = Segmenter(spec, **header["shape"])
+    segmenter = SegmentationNetwork(spec, **header["shape"])
     segmenter.load_state_dict(weights)
     return segmenter.eval(), spec

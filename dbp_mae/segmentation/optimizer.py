@@ -6,10 +6,10 @@ from timm.optim import Muon, param_groups_layer_decay
 from torch.optim import AdamW, Optimizer
 
 from dbp_mae.params import FinetuneParams
-from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation.network import SegmentationNetwork
 
 
-def create_optimizer(segmenter: Segmenter, params: FinetuneParams) -> Optimizer:
+def create_optimizer(segmenter: SegmentationNetwork, params: FinetuneParams) -> Optimizer:
     """Create the optimizer of a segmenter; its groups hold `lr_scale`, their factor on the learning rate.
 
     `muon` orthogonalises the updates of the convolutions, as matrices with a row an output channel.
@@ -24,7 +24,7 @@ def create_optimizer(segmenter: Segmenter, params: FinetuneParams) -> Optimizer:
     return AdamW(groups, lr=params.learning_rate, fused=True)
 
 
-def _groups(segmenter: Segmenter, params: FinetuneParams) -> list[dict[str, Any]]:
+def _groups(segmenter: SegmentationNetwork, params: FinetuneParams) -> list[dict[str, Any]]:
     """Let the learning rate decay from the encoder's last block to its first; the rest has it whole."""
     groups: list[dict[str, Any]] = param_groups_layer_decay(
         segmenter.encoder, weight_decay=params.weight_decay, layer_decay=params.layer_decay

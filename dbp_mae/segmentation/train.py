@@ -31,7 +31,7 @@ from dbp_mae.segmentation.background import (
 )
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import mean_iou
-from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation.network import SegmentationNetwork
 from dbp_mae.segmentation.optimizer import create_optimizer
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.loop import Training, clip_gradients, create_fabric
@@ -41,7 +41,7 @@ from dbp_mae.training.loop import Training, clip_gradients, create_fabric
 class Finetuned:
     """What a fine-tuning gives."""
 
-    segmenter: Segmenter
+    segmenter: SegmentationNetwork
     """With the weights of the best validation, its offset in the last bias; on the CPU, ready to predict."""
     curves: pd.DataFrame
     """step, seconds (of training alone), train_loss, learning_rate, images_per_second,
@@ -104,7 +104,9 @@ class Finetuning(Training):
         self.classes, self.held_out = classes, held_out
         # A CPU's fused attention has a slow backward pass in bf16.
         with _attention(fused=fabric.device.type != "cpu"):
-            self.segmenter = Segmenter(spec, params.tile, len(classes), params.decoder_width)
+            self.segmenter = SegmentationNetwork(
+                spec, params.tile, len(classes), params.decoder_width
+            )
         if weights:
             self.segmenter.load_encoder_weights(weights)
         self.segmenter.encoder.requires_grad_(params.encoder_rate > 0)

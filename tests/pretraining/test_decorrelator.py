@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dbp_mae.errors import UserError
 from dbp_mae.pretraining.decorrelation import gram, residual
-from dbp_mae.pretraining.decorrelator import Decorrelator, step_length
+from dbp_mae.pretraining.decorrelator import Decorrelator, check_sample, step_length
 from dbp_mae.training.schedule import warmup_cosine
 
 
@@ -235,3 +235,12 @@ def test_matrices_lie_where_the_weights_do() -> None:
     decorrelator = Decorrelator(encoder, PARAMS, eps=0.01, seed=0)
     places = {r.device.type for group in decorrelator.groups for r in group.decorrelators}
     assert places == {"meta"}
+
+
+@pytest.mark.parametrize("tokens", [3, 7, 1088, 12544])
+def test_the_sample_that_is_advised_is_enough(tokens: int) -> None:
+    with pytest.raises(UserError) as refused:
+        check_sample(PARAMS.model_copy(update={"sample": 0.5 / tokens}), tokens)
+    advised = float(str(refused.value).rstrip(".").split()[-1])
+    check_sample(PARAMS.model_copy(update={"sample": advised}), tokens)
+    assert advised < 1 / tokens + 1e-4

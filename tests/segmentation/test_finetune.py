@@ -20,7 +20,7 @@ from dbp_mae.params import DataParams, FinetuneParams
 from dbp_mae.segmentation.background import OFFSETS
 from dbp_mae.segmentation.loss import SegmentationLoss
 from dbp_mae.segmentation.metrics import confusion_matrix, mean_iou
-from dbp_mae.segmentation.network import Segmenter, load_segmenter, save_segmenter
+from dbp_mae.segmentation.network import SegmentationNetwork, load_segmenter, save_segmenter
 from dbp_mae.segmentation.train import Finetuned, Finetuning, finetune, summarize
 from dbp_mae.training.checkpoint import Checkpoint
 
@@ -69,7 +69,7 @@ def test_loss_counts_a_missed_speck() -> None:
 
 
 def test_file_rebuilds_the_network(tmp_path: Path) -> None:
-    segmenter = Segmenter(SPEC, tile=64, classes=4, decoder_width=16).eval()
+    segmenter = SegmentationNetwork(SPEC, tile=64, classes=4, decoder_width=16).eval()
     save_segmenter(tmp_path / "s.safetensors", segmenter, SPEC)
     loaded, spec = load_segmenter(tmp_path / "s.safetensors")
     tiles = torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def test_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_encoder_weights_arrive() -> None:
     weights = create_encoder(SPEC).state_dict()
-    segmenter = Segmenter(SPEC, tile=96, classes=2, decoder_width=16)
+    segmenter = SegmentationNetwork(SPEC, tile=96, classes=2, decoder_width=16)
     segmenter.load_encoder_weights(weights)
     for name, weight in segmenter.encoder.state_dict().items():
         if name != "pos_embed":

@@ -6,7 +6,7 @@ from default_params import default_params
 from torch import Tensor
 
 from dbp_mae.encoder import EncoderSpec
-from dbp_mae.segmentation.network import Segmenter
+from dbp_mae.segmentation.network import SegmentationNetwork
 from dbp_mae.segmentation.optimizer import create_optimizer
 
 RATE, ENCODER_RATE, LAYER_DECAY = 0.01, 0.5, 0.8
@@ -16,7 +16,7 @@ def first_update(optimizer: str, channels: int = 1, classes: int = 4) -> dict[st
     """Return by how much a first step on random gradients moves each weight, in learning rates."""
     torch.manual_seed(0)
     spec = EncoderSpec("nano", 8, 64, channels, (0.4,) * channels, (0.2,) * channels)
-    segmenter = Segmenter(spec, 64, classes, decoder_width=8)
+    segmenter = SegmentationNetwork(spec, 64, classes, decoder_width=8)
     params = default_params().finetune.model_copy(
         update={
             "optimizer": optimizer,
