@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams:
     """Return params.yaml's settings with those of the command line and `changes`.
 
-    The learning rate is constant and tiny: random crops teach nothing, and shall not diverge.
+    The learning rate is constant and tiny: random crops teach nothing, and shall not diverge. The weights
+    are not averaged: that is done some hundred times a training, however long it is.
 
     Raises:
         UserError: a value is out of range.
@@ -42,6 +43,7 @@ def step_params(arguments: argparse.Namespace, **changes: Any) -> PretrainParams
         "precision": arguments.precision,
         "learning_rate": 1e-6,
         "warmup_steps": 0,
+        "averaging": 0,
         "crops_per_image": 1,
         **changes,
     }
@@ -62,7 +64,8 @@ def random_batch(params: PretrainParams, channels: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     shape = (params.batch, channels, params.crop, params.crop)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return pixels, torch.rand(params.batch, params.patches, generator=generator)
+    places = (params.batch, params.patches)
+    return pixels, torch.randint(2**31, places, generator=generator, dtype=torch.int32)
 
 
 def pretraining(params: PretrainParams, channels: int) -> Pretraining:

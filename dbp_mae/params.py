@@ -176,7 +176,7 @@ class PretrainParams(Block):
     steps: Count
     warmup_steps: Annotated[int, Field(ge=0)]
     averaging: Annotated[float, Field(ge=0, lt=0.5)]
-    """Mean age of the weights whose average is validated and kept, as a share of the steps so far.
+    """About the mean age of the weights whose average is validated and kept, as a share of the steps so far.
 
     0: the last weights alone."""
     batch: Count

@@ -19,15 +19,7 @@ from dbp_mae.params import (
     load_block,
 )
 
-OWN = {
-    "optimizer",
-    "rest_rate",
-    "weight_decay",
-    "decorrelation",
-    "steps",
-    "warmup_steps",
-    "averaging",
-}
+OWN = {"optimizer", "rest_rate", "weight_decay", "decorrelation", "steps", "warmup_steps"}
 """What a variant may change: these leave the data, the masks and the scale of the loss alone."""
 GIVEN = {"learning_rate", "seed"}
 """What the comparison sets for every run."""

@@ -17,7 +17,9 @@ from dbp_mae.inspection.tiling import pad_to_tile
 from dbp_mae.params import PretrainParams
 
 Batch = Pair
-"""Crops, uint8, B C H W; and noise, float32, B N, whose order decides which patches are masked."""
+"""Crops, uint8, B C H W; and noise, int32, B N, whose order decides which patches are masked.
+
+Mixed precision would round floats, and make many of them equal; these have 24 bits."""
 
 WIDEST = 4 / 3
 """Largest ratio of the sides that a resized crop had in its image."""
@@ -99,13 +101,13 @@ class CropBatches(Batches):
         params, part = self.params, self.part
         rng = np.random.default_rng([self.seed, 0, step])
         draws = rng.random((params.batch, 3, 2))[part]
-        noise = rng.random((params.batch, params.patches), dtype=np.float32)[part]
+        noise = rng.random((params.batch, params.patches), dtype=np.float32)[part] * 2**24
         indices = np.repeat(self._image_indices(step), params.crops_per_image)[part]
         crops: list[np.ndarray] = []
         for index, rows in groupby(zip(indices, draws, strict=True), key=itemgetter(0)):
             image = self.images[index]
             crops += [self._crop(image, *row) for _, row in rows]
-        return channels_first(crops), torch.from_numpy(noise)
+        return channels_first(crops), torch.from_numpy(noise.astype(np.int32))
 
     def _crop(self, image: np.ndarray, shape: Draws, place: Draws, pose: Draws) -> np.ndarray:
         params = self.params

@@ -99,7 +99,7 @@ class LayerGroup:
         return [parametrization.decorrelator for parametrization in self.parametrizations]
 
     def multiply(self) -> None:
-        """Form W R of all layers, for one forward pass."""
+        """Form W R of all layers, until `forget`."""
         products = multiply_blocks(torch.stack(self.weights), torch.stack(self.decorrelators))
         for layer_pass, product in zip(self.layer_passes, products, strict=True):
             layer_pass.product = product

@@ -76,12 +76,20 @@ class Decorrelator:
         try:
             if self._due():
                 self.sample = self._draw(tokens, part)
+            with self.products():
+                yield
+                self._observe()
+        finally:
+            self.sample = None
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """Form every W R once, for all that reads the weights in this block."""
+        try:
             for group in self.groups:
                 group.multiply()
             yield
-            self._observe()
         finally:
-            self.sample = None
             for group in self.groups:
                 group.forget()
 

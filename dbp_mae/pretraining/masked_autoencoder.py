@@ -118,7 +118,7 @@ class MaskedAutoencoder(nn.Module):
         return self.decoder_pred(normalize(self.decoder_norm, tokens))
 
     def targets(self, patches: Tensor) -> Tensor:
-        """Return flat patches, each less its own mean, by the root of its variance and 1e-6.
+        """Return flat patches, each less its own mean, divided by the root of its variance and 1e-6.
 
         The paper's variance is that of a sample, of n - 1; a layer norm, one fused pass, divides by n.
         """

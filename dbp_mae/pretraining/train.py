@@ -4,7 +4,7 @@ import math
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -34,8 +34,10 @@ from dbp_mae.training.loop import DivergedError, Training, clip_gradients, creat
 FIXED_CROPS = 256
 """The least that is validated on, and that the whitening of patches is found from. Each image gives as
 many, so of fewer images there may be up to 510: two of each of 255."""
-AVERAGED_STEPS = 100
-"""Whose weights count in the average of a training, at the least; all of a short one."""
+AVERAGED = 100
+"""Steps whose weights count in a training's average; of a short training fewer, for they cost time."""
+AVERAGED_EVERY = 4
+"""The least steps from one of them to the next, unless validations come sooner."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class Pretraining(Training):
         params = self.params
         if params.averaging == 0:
             return None
-        every = max(1, min(params.steps // AVERAGED_STEPS, params.validate_every))
+        every = min(params.validate_every, max(AVERAGED_EVERY, params.steps // AVERAGED))
         return WeightAverage(self.plain_model, params.averaging, every)
 
     def _attach_decorrelator(self) -> Decorrelator | None:
@@ -261,9 +263,16 @@ class Pretraining(Training):
             optimizer.zero_grad()
         if self.decorrelator:
             self.decorrelator.step(self.schedule)
-        if self.average:
-            self.average.follow(self.plain_model, self.step + 1)
+        self._follow()
         return loss
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Take the weights after the present step into their average, if it is time."""
+        step = self.step + 1
+        if self.average and self.average.due(step):
+            with self.decorrelator.products() if self.decorrelator else nullcontext():
+                self.average.follow(self.plain_model, step)
 
     def _accumulate_gradients(self, batch: Batch) -> Tensor:
         """Set the gradients of the batch's mean loss, which is returned, over all processes."""
@@ -353,9 +362,10 @@ class Pretraining(Training):
             raise ValueError("the optimizer is another")
         self.plain_model.load_state_dict(state["model"])
         if self.average:
-            if not state.get("average"):
-                raise ValueError("it has no averaged weights: pretrain.averaging was 0")
-            self.average.model.load_state_dict(state["average"])
+            if average := state.get("average"):
+                self.average.model.load_state_dict(average)
+            else:  # it was not averaged until now
+                self.average.begin(self.plain_model)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             for group, kept in zip(optimizer.param_groups, saved["param_groups"], strict=True):
                 # `pipelines.resume` lets a training go on with another.
@@ -404,6 +414,7 @@ def summarize(result: Pretrained, params: PretrainParams, images: int) -> dict[s
         "model": params.model,
         "optimizer": params.optimizer,
         "decorrelation": _describe(params.decorrelation),
+        "averaging": params.averaging,
     }
 
 

@@ -15,10 +15,10 @@ from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
 
 
 class WeightAverage:
-    """A copy of a network, plain as it is before any R, that follows it.
+    """A plain copy of a network that follows it; made before any R, whose weights have other names.
 
     The weights of step s have at step t a part in proportion to a power of s / t: so their mean age is
-    the same share of the steps so far, however long the training is.
+    the same share of the steps so far, however long the training is; less while few were taken in.
 
     Source: T. Karras et al., Analyzing and improving the training dynamics of diffusion models
     (arXiv 2312.02696), section 3.
@@ -30,16 +30,23 @@ class WeightAverage:
 
     def __init__(self, model: MaskedAutoencoder, age: float, every: int) -> None:
         self.model = deepcopy(model).requires_grad_(False)
-        self.names = [name for name, weight in model.named_parameters() if weight.requires_grad]
-        self.power = 1 / age - 1
+        names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        self.weights_of = attrgetter(*names)
+        self.exponent = 1 / age - 1
         self.every = every
 
-    @torch.no_grad()
+    def due(self, step: int) -> bool:
+        """Tell whether the weights after so many steps count."""
+        return step % self.every == 0
+
     def follow(self, model: nn.Module, step: int) -> None:
-        """Take in the weights of `model` after so many steps, W R for a decorrelated W, if it is time."""
-        if step % self.every == 0:
-            share = 1 - (1 - self.every / step) ** self.power
-            kept, taken = (
-                [attrgetter(name)(each) for name in self.names] for each in (self.model, model)
-            )
-            torch._foreach_lerp_(kept, taken, share)
+        """Take in the weights of `model` after so many steps, W R for a decorrelated W."""
+        self._move(model, share=1 - (1 - self.every / step) ** self.exponent)
+
+    def begin(self, model: nn.Module) -> None:
+        """Forget what was taken in; the average is the weights of `model`."""
+        self._move(model, share=1.0)
+
+    @torch.no_grad()
+    def _move(self, model: nn.Module, share: float) -> None:
+        torch._foreach_lerp_(self.weights_of(self.model), self.weights_of(model), share)

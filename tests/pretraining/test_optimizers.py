@@ -63,7 +63,7 @@ def iterated(matrices: torch.Tensor) -> torch.Tensor:
 @needs_muon
 @pytest.mark.parametrize("columns", [32, 47, 48, 128])
 @pytest.mark.parametrize("condition", [1e1, 1e2, 1e3])
-def test_fewer_products_of_wide_matrices_lose_nothing(columns: int, condition: float) -> None:
+def test_fewer_products_of_wide_matrices_give_the_same(columns: int, condition: float) -> None:
     from dbp_mae.pretraining.muon import orthogonalize
 
     random = torch.randn(3, 32, columns, generator=torch.Generator().manual_seed(0))
@@ -96,8 +96,9 @@ def test_muon_in_batches_is_pytorchs_muon() -> None:
         for optimizer in optimizers:
             optimizer.step()
     for one, other, before in zip(ours, theirs, start, strict=True):
-        # bfloat16 rounds the products, which are others for wide matrices.
-        assert (one - other).norm() < 5e-2 * (other - before).norm()
+        # The products of wide ones are others, and bfloat16 rounds them.
+        bound = 1e-2 if one.shape[0] == one.shape[1] else 5e-2
+        assert (one - other).norm() < bound * (other - before).norm()
     states = [optimizer.state_dict()["state"] for optimizer in optimizers]
     assert states[0].keys() == states[1].keys()
     assert states[0][0].keys() == states[1][0].keys()

@@ -6,8 +6,8 @@ import torch
 from tiny import SPEC, start, tiny_params
 from torch import nn
 
-from dbp_mae.errors import UserError
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
+from dbp_mae.pretraining.train import Pretraining
 from dbp_mae.pretraining.weight_average import WeightAverage
 
 
@@ -26,7 +26,8 @@ def test_weights_count_by_a_power_of_their_step(every: int, age: float) -> None:
     model = MaskedAutoencoder(SPEC, tiny_params())
     average = WeightAverage(model, age, every)
     for step in range(1, 32):
-        average.follow(moved(model, step), step)
+        if average.due(step):
+            average.follow(moved(model, step), step)
     times = torch.arange(0, 32, every).double()
     shares = (times / times[-1]) ** (1 / age - 1)
     expected = float((shares.diff() * times[1:] ** 2).sum())
@@ -39,12 +40,24 @@ def test_weights_count_by_a_power_of_their_step(every: int, age: float) -> None:
 def test_mean_age_is_the_share_that_was_asked_for() -> None:
     model = MaskedAutoencoder(SPEC, tiny_params())
     average = WeightAverage(model, 0.1, every=1)
-    for step in range(1, 51):
+    for step in range(1, 501):
         with torch.no_grad():
             model.mask_token.fill_(step)
         average.follow(model, step)
-    age = 1 - float(average.model.mask_token.mean()) / 50
-    assert age == pytest.approx(0.1, abs=0.01)
+    age = 1 - float(average.model.mask_token.mean()) / 500
+    assert age == pytest.approx(0.1, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("steps", "validate_every", "every"),
+    [(1500, 30, 15), (1500, 10, 10), (240, 20, 4), (20, 20, 4), (20, 2, 2), (20000, 3, 3)],
+)
+def test_weights_count_before_the_first_validation(
+    steps: int, validate_every: int, every: int
+) -> None:
+    training, _ = start(tiny_params(averaging=0.05, steps=steps, validate_every=validate_every))
+    assert training.average
+    assert training.average.every == every
 
 
 @torch.no_grad()
@@ -55,41 +68,55 @@ def gap(one: nn.Module, other: nn.Module) -> float:
     )
 
 
+def averaged(steps: int, **changes: object) -> Pretraining:
+    """Return a training after so many steps, each of whose weights count."""
+    training, batches = start(tiny_params(validate_every=1, averaging=0.2, **changes))
+    for _ in range(steps):
+        tiny.step(training, batches)
+    return training
+
+
 @pytest.mark.parametrize("update", ["none", "paper", "function-preserving"])
 def test_what_is_averaged_is_the_folded_network(update: str) -> None:
-    training, batches = start(tiny_params(update=update, averaging=0.05))
-    tiny.step(training, batches)  # the only one so far: its own average
-    average = training.average
+    training = averaged(1, update=update)  # the only step so far: its own average
+    average, training.average = training.average, None
     assert average
-    training.average = None
     assert gap(average.model, training.fold()) < 1e-6
 
 
+@torch.no_grad()
+def validation_loss(training: Pretraining) -> float:
+    return training.validate()["val_loss"]
+
+
 def test_what_is_validated_is_what_is_kept() -> None:
-    training, batches = start(tiny_params(averaging=0.2))
-    for _ in range(8):
-        tiny.step(training, batches)
+    training = averaged(8)
+    validated = validation_loss(training)
     with torch.no_grad():
-        validated = training.validate()["val_loss"]
         assert float(training.fold()(*training.validation)) == pytest.approx(validated, rel=1e-6)
-        training.average = None
-        assert training.validate()["val_loss"] != pytest.approx(validated, rel=1e-6)
+    training.average = None
+    assert validation_loss(training) != pytest.approx(validated, rel=1e-6)
+
+
+def test_the_average_is_validated_in_the_format_of_the_training() -> None:
+    training = averaged(1, precision="bf16-mixed", update="none")
+    validated = validation_loss(training)
+    training.average = None
+    assert validation_loss(training) == validated
 
 
 def test_averaging_leaves_the_training_alone() -> None:
-    weights = {}
-    for averaging in (0.0, 0.05):
-        training, batches = start(tiny_params(averaging=averaging))
-        for _ in range(6):
-            tiny.step(training, batches)
-        weights[averaging] = training.plain_model.state_dict()
-    for name, weight in weights[0.0].items():
-        assert torch.equal(weight, weights[0.05][name]), name
+    plain, batches = start(tiny_params(validate_every=1))
+    for _ in range(6):
+        tiny.step(plain, batches)
+    for name, weight in averaged(6).plain_model.state_dict().items():
+        assert torch.equal(weight, plain.plain_model.state_dict()[name]), name
 
 
-def test_a_state_without_an_average_is_no_state_to_average_from() -> None:
-    before, _ = start(tiny_params())
-    after, _ = start(tiny_params(averaging=0.05))
-    with pytest.raises(UserError, match=r"pretrain\.averaging was 0"):
-        after.load_state(before.state())
-    before.load_state(after.state())
+def test_from_a_state_without_an_average_it_begins_with_the_weights() -> None:
+    plain, batches = start(tiny_params())
+    tiny.step(plain, batches)
+    going_on, _ = start(tiny_params(averaging=0.05))
+    going_on.load_state(plain.state())
+    assert going_on.average
+    assert gap(going_on.average.model, plain.fold()) < 1e-6
