@@ -226,7 +226,7 @@ class Pretraining(Training):
         if params.averaging == 0:
             return None
         every = min(params.validate_every, max(AVERAGED_EVERY, params.steps // AVERAGED))
-        return WeightAverage(self.plain_model, params.averaging, every)
+        return WeightAverage(self.plain_model, params.averaging, every, params.steps)
 
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params

@@ -26,22 +26,24 @@ class WeightAverage:
     Args:
         age: that share, above 0.
         every: steps from one to the next whose weights count, for each costs some time.
+        steps: of the training, whose last one counts, too.
     """
 
-    def __init__(self, model: MaskedAutoencoder, age: float, every: int) -> None:
+    def __init__(self, model: MaskedAutoencoder, age: float, every: int, steps: int) -> None:
         self.model = deepcopy(model).requires_grad_(False)
         names = [name for name, weight in model.named_parameters() if weight.requires_grad]
         self.weights_of = attrgetter(*names)
         self.exponent = 1 / age - 1
-        self.every = every
+        self.every, self.steps = every, steps
 
     def due(self, step: int) -> bool:
         """Tell whether the weights after so many steps count."""
-        return step % self.every == 0
+        return step % self.every == 0 or step == self.steps
 
     def follow(self, model: nn.Module, step: int) -> None:
         """Take in the weights of `model` after so many steps, W R for a decorrelated W."""
-        self._move(model, share=1 - (1 - self.every / step) ** self.exponent)
+        since = step % self.every or self.every
+        self._move(model, share=1 - (1 - since / step) ** self.exponent)
 
     def begin(self, model: nn.Module) -> None:
         """Forget what was taken in; the average is the weights of `model`."""
