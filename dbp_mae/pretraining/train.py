@@ -26,7 +26,7 @@ from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder, select
 from dbp_mae.pretraining.optimizers import create_optimizers, set_learning_rate
 from dbp_mae.pretraining.patch_whitening import fold_patches, whiten_patches
 from dbp_mae.pretraining.processes import mean_over_processes
-from dbp_mae.pretraining.weight_average import WeightAverage
+from dbp_mae.pretraining.weight_average import create_average
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.interruption import Interrupted, held_back
 from dbp_mae.training.loop import DivergedError, Training, clip_gradients, create_fabric
@@ -34,10 +34,6 @@ from dbp_mae.training.loop import DivergedError, Training, clip_gradients, creat
 FIXED_CROPS = 256
 """The least that is validated on, and that the whitening of patches is found from. Each image gives as
 many, so of fewer images there may be up to 510: two of each of 255."""
-AVERAGED = 100
-"""Steps whose weights count in a training's average; of a short training fewer, for they cost time."""
-AVERAGED_EVERY = 4
-"""The least steps from one of them to the next, unless validations come sooner."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +198,7 @@ class Pretraining(Training):
         self.spec = spec
         self.passes = fabric.world_size * params.accumulate
         self.plain_model = MaskedAutoencoder(spec, params).to(fabric.device)
-        self.average = self._create_average()
+        self.average = create_average(self.plain_model, params)
         if params.decorrelation.whitens_patches:
             self._whiten_patches(crops())
         self.decorrelator = self._attach_decorrelator()
@@ -220,13 +216,6 @@ class Pretraining(Training):
         with self.within_memory("the whitening of patches"), self.counted():
             images = model.normalize(self.fabric.to_device(crops))
             whiten_patches(model.encoder.patch_embed.proj, images)
-
-    def _create_average(self) -> WeightAverage | None:
-        params = self.params
-        if params.averaging == 0:
-            return None
-        every = min(params.validate_every, max(AVERAGED_EVERY, params.steps // AVERAGED))
-        return WeightAverage(self.plain_model, params.averaging, every, params.steps)
 
     def _attach_decorrelator(self) -> Decorrelator | None:
         params = self.params
@@ -319,18 +308,13 @@ class Pretraining(Training):
         """
         size = self.params.batch // self.passes
         parts = zip(*(tensor.split(size) for tensor in self.validation), strict=True)
-        total = sum(len(part[0]) * float(self._validation_loss(part)) for part in parts)
+        model = self.average.model if self.average else self.plain_model
+        with self.fabric.autocast():
+            total = sum(len(part[0]) * float(model(*part)) for part in parts)
         columns = {"val_loss": total / len(self.validation[0])}
         if self.decorrelator:
             columns["correlation"] = self.decorrelator.correlation()
         return columns
-
-    def _validation_loss(self, part: Batch) -> Tensor:
-        if not self.average:
-            loss: Tensor = self.model(*part)
-            return loss
-        with self.fabric.autocast():
-            return self.average.model.forward(*part)
 
     def broken(self) -> dict[str, int]:
         """Return the layer whose R broke first, if one did."""

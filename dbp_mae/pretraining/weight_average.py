@@ -11,7 +11,13 @@ from operator import attrgetter
 import torch
 from torch import nn
 
+from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
+
+AVERAGED = 100
+"""Steps whose weights count in a training's average; of a short training fewer, for they cost time."""
+LEAST_EVERY = 4
+"""Steps from one of them to the next, unless validations come sooner."""
 
 
 class WeightAverage:
@@ -52,3 +58,11 @@ class WeightAverage:
     @torch.no_grad()
     def _move(self, model: nn.Module, share: float) -> None:
         torch._foreach_lerp_(self.weights_of(self.model), self.weights_of(model), share)
+
+
+def create_average(model: MaskedAutoencoder, params: PretrainParams) -> WeightAverage | None:
+    """Return the average of a network's weights before its first step; None where none is wanted."""
+    if params.averaging == 0:
+        return None
+    every = min(params.validate_every, max(LEAST_EVERY, params.steps // AVERAGED))
+    return WeightAverage(model, params.averaging, every, params.steps)
