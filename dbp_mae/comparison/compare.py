@@ -20,7 +20,7 @@ from dbp_mae.comparison.contender import (
     load_measurement,
     save_together,
 )
-from dbp_mae.comparison.plan import Plan
+from dbp_mae.comparison.plan import Plan, is_plain
 from dbp_mae.comparison.power import estimated_power, with_estimate
 from dbp_mae.comparison.progress import Progress
 from dbp_mae.comparison.results import (
@@ -38,7 +38,7 @@ from dbp_mae.energy import EnergyMeter
 from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
 from dbp_mae.files import sha256_of
-from dbp_mae.params import Block, FinetuneParams, Params
+from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
 from dbp_mae.pretraining.train import PretrainingImages, create_run
 from dbp_mae.training.checkpoint import ROOT, Checkpoint, run_folder
 from dbp_mae.training.precision import resolve
@@ -110,10 +110,8 @@ class _Comparison:
         """Do all of the work; yield whenever the results have grown."""
         progress = Progress(self.announce)
         self._plan_steps(progress)
-        for name in self.plan.variants:
-            self.tuning[name] = self._tune(name, progress)
-            rate = self.tuning[name].best
-            self.settings[name] = self.settings[name].model_copy(update={"learning_rate": rate})
+        self.tuning = {name: self._tune(name, progress) for name in self.plan.variants}
+        self.settings = self._tuned(progress)
         for seed in self.plan.seeds:
             self.measurements += self._measure(seed, progress)
             yield
@@ -173,6 +171,20 @@ class _Comparison:
             best=best_rate(losses),
             bracketed=next_rate(losses) is None,
         )
+
+    def _tuned(self, progress: Progress) -> dict[str, PretrainParams]:
+        """Return what is measured: each variant at its best rate, and at the second best where it is level.
+
+        The second is for what decorrelation has to beat alone, which a draw must not weaken.
+        """
+        tuned = {}
+        for name, params in self.settings.items():
+            tuning = self.tuning[name]
+            tuned[name] = params.model_copy(update={"learning_rate": tuning.best})
+            if is_plain(params) and (rate := tuning.level):
+                tuned[f"{name} at {rate:g}"] = params.model_copy(update={"learning_rate": rate})
+                progress.plan(params.steps * len(self.plan.seeds))
+        return tuned
 
     def _try(self, name: str, rate: float, progress: Progress) -> Trial:
         """Run a variant at one learning rate with the tuning's seeds, up to the first that diverges."""

@@ -75,6 +75,7 @@ def sentences(results: Results) -> list[str]:
         *_drift(results),
         *_waiting(results),
         *_loaded_ahead(results),
+        *_level(results),
         *_not_bracketed(results),
         *_not_finished(results),
     ]
@@ -262,6 +263,21 @@ def _loaded_ahead(results: Results) -> list[str]:
         f"Beware: of the {common.validate_every} batches between two validations, up to {ahead} are "
         "loaded while other variants train, and these cost no time here. Raise "
         "pretrain.validate_every, or lower pretrain.workers."
+    ]
+
+
+def _level(results: Results) -> list[str]:
+    """Say of which variants a second learning rate was measured."""
+    level = [
+        f"{name}'s {tuning.best:g} and {tuning.level:g}"
+        for name, tuning in results.tuning.items()
+        if name in results.plain and tuning.level
+    ]
+    if not level:
+        return []
+    return [
+        f"The tuning's seeds disagree about which is the better learning rate of {_listing(level)}: "
+        "both were measured."
     ]
 
 

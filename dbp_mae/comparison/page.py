@@ -58,7 +58,6 @@ def _variant(results: Results, name: str) -> dict[str, str]:
     """Return the cells of a variant's row in the main table."""
     baseline = results.plan.baseline
     cells = {
-        "rate": f"{results.tuning[name].best:.3g}",
         "loss": average(results.best_loss(name), 4, never="diverged"),
         "step_cost": OWN if name == baseline else share(results.step_cost(name, baseline)),
         "seconds": _absolute(results.to_target(name, baseline, "seconds"), duration),

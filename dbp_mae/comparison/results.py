@@ -1,6 +1,7 @@
 """What a comparison measured, and the ratios that follow from it."""
 
 import math
+import operator
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -83,9 +84,14 @@ class Trial(Block):
     """Of the tuning's seeds, up to the first that diverged, whose loss is None."""
 
     @property
+    def by_seed(self) -> list[float]:
+        """The losses, inf for the one that diverged."""
+        return [math.inf if loss is None else loss for loss in self.losses]
+
+    @property
     def loss(self) -> float:
         """The mean over the seeds; inf where one diverged."""
-        return statistics.fmean(math.inf if loss is None else loss for loss in self.losses)
+        return statistics.fmean(self.by_seed)
 
 
 class Tuning(Block):
@@ -101,6 +107,18 @@ class Tuning(Block):
     def least_loss(self) -> float:
         """The loss at the best rate; inf where every trial diverged."""
         return min(trial.loss for trial in self.trials)
+
+    @property
+    def level(self) -> float | None:
+        """The second best rate, where a seed has it ahead of the best: then chance chose between them.
+
+        None where all seeds agree, or where there is but one, which cannot tell.
+        """
+        if len(self.trials) < 2:
+            return None
+        best, second, *_ = sorted(self.trials, key=lambda trial: (trial.loss, trial.learning_rate))
+        ahead = any(map(operator.lt, second.by_seed, best.by_seed))
+        return second.learning_rate if ahead and math.isfinite(second.loss) else None
 
 
 class Finetuned(Block):
@@ -181,7 +199,10 @@ class Results(Block):
 
     plan: Plan
     settings: dict[str, PretrainParams]
-    """Of each variant, at the learning rate that it was measured with; each measurement has its seed."""
+    """What was measured: each variant at its best learning rate, the plain ones at a level one too.
+
+    Each measurement has its seed.
+    """
     recipe: FinetuneParams | None
     environment: dict[str, Any]
     data: Data

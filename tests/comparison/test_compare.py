@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from default_params import default_params
 from small_plan import PLAIN, PRESERVING, plan, settings
 
 from dbp_mae.comparison.compare import compare
+from dbp_mae.comparison.findings import sentences
+from dbp_mae.comparison.page import page
 from dbp_mae.comparison.plan import load_plan
-from dbp_mae.comparison.results import Results
+from dbp_mae.comparison.results import Results, Tuning
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params
@@ -112,6 +115,25 @@ def test_variants_are_tuned_then_take_turns(
         assert all(len(set(trial.losses)) == 2 for trial in tuning.trials), "two seeds a rate"
         assert tuning.best == 1e-3
         assert {run.learning_rate for run in results.runs(name)} == {1e-3}
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_level_rates_of_a_plain_variant_are_both_measured(
+    params: Params, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tuning, "level", property(lambda tuning: tuning.trials[0].learning_rate))
+    variants = {
+        "plain": {"learning_rates": [5e-4, 1e-3], "pretrain": PLAIN},
+        "preserving": {"learning_rates": [5e-4, 1e-3], "pretrain": PRESERVING},
+    }
+    said: list[str] = []
+    results = finished(compare(plan(variants=variants), params, subject, said.append))
+    rates = {name: {run.learning_rate for run in results.runs(name)} for name in results.settings}
+    assert rates == {"plain": {1e-3}, "plain at 0.0005": {5e-4}, "preserving": {1e-3}}
+    assert results.plain == ["plain", "plain at 0.0005"]
+    assert said[-1].endswith("done, nothing left)")
+    assert sentences(results)[-1].endswith("of plain's 0.001 and 0.0005: both were measured.")
+    assert "plain at 0.0005" in page(results, date(2026, 1, 1))
 
 
 def test_every_seed_is_validated_on_the_same_crops(

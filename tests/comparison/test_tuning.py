@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbp_mae.comparison.results import Trial, Tuning
 from dbp_mae.comparison.tuning import FACTOR, best_rate, next_rate
 
 
@@ -40,6 +41,23 @@ def test_where_all_diverge_it_goes_down() -> None:
 
 def test_a_rate_no_better_than_its_neighbour_is_no_bracket() -> None:
     assert next_rate({1.0: 0.5, 2.0: 0.5, 0.5: 0.6}) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "level"),
+    [
+        ([0.3, 0.3], [0.4, 0.4], None),
+        ([0.3, 0.3], [0.4, 0.29], 2.0),
+        ([0.3], [0.31], None),
+        ([0.3, 0.3], [0.2, None], None),
+    ],
+)
+def test_rates_are_level_where_the_seeds_disagree(
+    best: list[float], other: list[float | None], level: float | None
+) -> None:
+    trials = [(1.0, best), (2.0, other), (4.0, [1.0] * len(best))]
+    tried = [Trial(learning_rate=rate, losses=losses) for rate, losses in trials]
+    assert Tuning(trials=tried, best=1.0, bracketed=True).level == level
 
 
 @pytest.mark.parametrize("losses", [{1.0: 0.3, 2.0: 0.2}, {1.0: 0.2, 2.0: 0.3}])
