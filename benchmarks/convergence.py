@@ -25,9 +25,11 @@ import yaml
 from benchmarks.command import create_parser, print_hardware, run
 from benchmarks.results_file import write_results
 from dbp_mae.comparison.compare import compare
-from dbp_mae.comparison.findings import headline, sentences, share, table
+from dbp_mae.comparison.figures import headline, table
+from dbp_mae.comparison.findings import sentences
 from dbp_mae.comparison.plan import Plan, changed
 from dbp_mae.comparison.results import Results
+from dbp_mae.comparison.spread import share
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from dbp_mae.comparison.compare import compare
-from dbp_mae.comparison.findings import headline, sentences, table
+from dbp_mae.comparison.figures import headline, table
+from dbp_mae.comparison.findings import sentences
 from dbp_mae.comparison.page import page
 from dbp_mae.comparison.plan import load_plan
 from dbp_mae.comparison.results import Results

@@ -20,6 +20,7 @@ from dbp_mae.comparison.contender import (
     load_measurement,
     save_together,
 )
+from dbp_mae.comparison.measurement import Measurement
 from dbp_mae.comparison.plan import Plan, is_plain
 from dbp_mae.comparison.power import estimated_power, with_estimate
 from dbp_mae.comparison.progress import Progress
@@ -27,13 +28,10 @@ from dbp_mae.comparison.results import (
     Data,
     EnergySource,
     Finetuned,
-    Measurement,
     Results,
-    Trial,
-    Tuning,
 )
 from dbp_mae.comparison.subject import Subject
-from dbp_mae.comparison.tuning import best_rate, next_rate
+from dbp_mae.comparison.tuning import Trial, Tuning, best_rate, next_rate
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dbp_mae.comparison.results import Measurement, Row
+from dbp_mae.comparison.measurement import Measurement, Row
 from dbp_mae.data.batches import Batches, Pair
 from dbp_mae.encoder import save_encoder
 from dbp_mae.energy import EnergyMeter

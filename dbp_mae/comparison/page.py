@@ -6,9 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from dbp_mae.comparison.findings import FEW_SEEDS, average, sentences, share
+from dbp_mae.comparison.findings import FEW_SEEDS, sentences
+from dbp_mae.comparison.measurement import Row
 from dbp_mae.comparison.plan import is_plain
-from dbp_mae.comparison.results import Quantity, Results, Row, Spread
+from dbp_mae.comparison.results import Quantity, Results
+from dbp_mae.comparison.spread import Spread, average, share
 from dbp_mae.emissions import JOULES_PER_KWH
 from dbp_mae.pages import charts
 from dbp_mae.pages.formatting import UNKNOWN, duration, energy

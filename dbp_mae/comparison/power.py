@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dbp_mae import emissions
-from dbp_mae.comparison.results import EnergySource, Measurement
+from dbp_mae.comparison.measurement import Measurement
+from dbp_mae.comparison.results import EnergySource
 from dbp_mae.params import EmissionsParams
 
 

@@ -1,124 +1,19 @@
 """What a comparison measured, and the ratios that follow from it."""
 
 import math
-import operator
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
+from dbp_mae.comparison.measurement import Measurement, Row
 from dbp_mae.comparison.plan import Plan, is_plain
+from dbp_mae.comparison.spread import Spread
+from dbp_mae.comparison.tuning import Tuning
 from dbp_mae.params import Block, FinetuneParams, PretrainParams
 
 Quantity = Literal["step", "seconds", "joules"]
 QUANTITIES: tuple[Quantity, ...] = ("step", "seconds", "joules")
-
-
-class Row(Block):
-    """A validation, with what the training had taken until then."""
-
-    step: int
-    seconds: float
-    joules: float | None
-    """None where it is not known."""
-    waited: float
-    """Of the seconds, those without a batch to train on."""
-    train_loss: float
-    val_loss: float
-
-
-class Measurement(Block):
-    """One pre-training of one variant."""
-
-    variant: str
-    seed: int
-    learning_rate: float
-    rows: list[Row]
-    """Up to the step at which it diverged, if it did."""
-    diverged: bool
-
-    @property
-    def best(self) -> Row | None:
-        """The validation of the least loss, or None where it diverged before the first one."""
-        return min(self.rows, key=lambda row: row.val_loss, default=None)
-
-    @property
-    def best_loss(self) -> float:
-        """The least validation loss; inf where the run diverged, however low it had been."""
-        return math.inf if self.diverged or self.best is None else self.best.val_loss
-
-    @property
-    def pace(self) -> list[float]:
-        """Seconds a step in each slice, from one validation to the next."""
-        ends = [(0, 0.0), *((row.step, row.seconds) for row in self.rows)]
-        return [
-            (seconds - before) / (step - first)
-            for (first, before), (step, seconds) in pairwise(ends)
-        ]
-
-    @property
-    def drift(self) -> float:
-        """How much the machine's speed changed: a step of the slowest third of the run by the fastest's."""
-        cuts = [len(self.pace) * part // 3 for part in range(4)]
-        thirds = [self.pace[start:stop] for start, stop in pairwise(cuts)]
-        typical = [statistics.median(third) for third in thirds if third]
-        return max(typical) / min(typical) if typical else 1.0
-
-    def first_at(self, loss: float) -> Row | None:
-        """Return the first validation at or below a loss; nothing is interpolated.
-
-        None where there is none, or where the run diverged, whatever it had reached before.
-        """
-        if self.diverged:
-            return None
-        return next((row for row in self.rows if row.val_loss <= loss), None)
-
-
-class Trial(Block):
-    """A learning rate that was tried."""
-
-    learning_rate: float
-    losses: list[float | None]
-    """Of the tuning's seeds, up to the first that diverged, whose loss is None."""
-
-    @property
-    def by_seed(self) -> list[float]:
-        """The losses, inf for the one that diverged."""
-        return [math.inf if loss is None else loss for loss in self.losses]
-
-    @property
-    def loss(self) -> float:
-        """The mean over the seeds; inf where one diverged."""
-        return statistics.fmean(self.by_seed)
-
-
-class Tuning(Block):
-    """How a variant came to its learning rate."""
-
-    trials: list[Trial]
-    best: float
-    """The learning rate."""
-    bracketed: bool
-    """Whether a smaller and a larger rate were worse; if not, the tuning hit its bound."""
-
-    @property
-    def least_loss(self) -> float:
-        """The loss at the best rate; inf where every trial diverged."""
-        return min(trial.loss for trial in self.trials)
-
-    @property
-    def level(self) -> float | None:
-        """The second best rate, where a seed has it ahead of the best: then chance chose between them.
-
-        None where all seeds agree, or where there is but one, which cannot tell.
-        """
-        if len(self.trials) < 2:
-            return None
-        best, second, *_ = sorted(self.trials, key=lambda trial: (trial.loss, trial.learning_rate))
-        ahead = any(map(operator.lt, second.by_seed, best.by_seed))
-        return second.learning_rate if ahead and math.isfinite(second.loss) else None
 
 
 class Finetuned(Block):
@@ -155,43 +50,6 @@ class Data(Block):
     """Of the manifest, in which every file's own stands."""
     training_images: int
     validation_images: int
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over the seeds, one value a seed; inf for never."""
-
-    values: tuple[float, ...]
-
-    @property
-    def reached(self) -> int:
-        """In how many seeds it is finite."""
-        return sum(map(math.isfinite, self.values))
-
-    @property
-    def always(self) -> bool:
-        """Whether it is finite in every seed, of which there is one at least."""
-        return bool(self.values) and self.reached == len(self.values)
-
-    @property
-    def mean(self) -> float | None:
-        """The arithmetic mean; None unless every seed has a figure."""
-        return sum(self.values) / len(self.values) if self.always else None
-
-    @property
-    def geometric_mean(self) -> float | None:
-        """The mean of ratios: that of their inverses is its inverse. None as for `mean`."""
-        return math.exp(sum(map(math.log, self.values)) / len(self.values)) if self.always else None
-
-    @property
-    def low(self) -> float | None:
-        """The least value; None without any, inf where all are."""
-        return min(self.values, default=None)
-
-    @property
-    def high(self) -> float | None:
-        """The largest value; None without any."""
-        return max(self.values, default=None)
 
 
 class Results(Block):
@@ -305,6 +163,11 @@ class Results(Block):
         Of a seed in which it diverged nothing counts, or a strong rival would be out with it.
         """
         return min(self.plain, key=self._mean_loss)
+
+    @property
+    def targets(self) -> list[str]:
+        """The plain variants to beat: the baseline and its best rival, or the one that is both."""
+        return list(dict.fromkeys((self.plan.baseline, self.rival)))
 
     def diverged(self, variant: str) -> int:
         """Return in how many seeds a variant diverged."""

@@ -4,17 +4,10 @@ from typing import Any
 
 from default_params import default_params
 
+from dbp_mae.comparison.measurement import Measurement, Row
 from dbp_mae.comparison.plan import Plan
-from dbp_mae.comparison.results import (
-    Data,
-    EnergySource,
-    Finetuned,
-    Measurement,
-    Results,
-    Row,
-    Trial,
-    Tuning,
-)
+from dbp_mae.comparison.results import Data, EnergySource, Finetuned, Results
+from dbp_mae.comparison.tuning import Trial, Tuning
 
 EVERY, STEPS = 10, 100
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbp_mae.comparison.results import Trial, Tuning
-from dbp_mae.comparison.tuning import FACTOR, best_rate, next_rate
+from dbp_mae.comparison.tuning import FACTOR, Trial, Tuning, best_rate, next_rate
 
 
 def search(
