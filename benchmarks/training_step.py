@@ -10,7 +10,7 @@ from dbp_mae.comparison.plan import changed
 from dbp_mae.data.crops import Batch
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import PretrainParams, load_params
-from dbp_mae.pretraining.train import Pretraining
+from dbp_mae.pretraining.run import Pretraining
 from dbp_mae.training.loop import create_fabric
 
 CYCLE = 8

@@ -37,7 +37,8 @@ from dbp_mae.environment import code_sha256, environment
 from dbp_mae.errors import UserError
 from dbp_mae.files import sha256_of
 from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
-from dbp_mae.pretraining.train import PretrainingImages, create_run
+from dbp_mae.pretraining.images import PretrainingImages
+from dbp_mae.pretraining.run import create_run
 from dbp_mae.training.checkpoint import ROOT, Checkpoint, run_folder
 from dbp_mae.training.precision import resolve
 

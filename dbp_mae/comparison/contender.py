@@ -17,7 +17,8 @@ from dbp_mae.encoder import save_encoder
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.files import atomic_path
 from dbp_mae.params import PretrainParams
-from dbp_mae.pretraining.train import Pretraining, PretrainingImages, create_run
+from dbp_mae.pretraining.images import PretrainingImages
+from dbp_mae.pretraining.run import Pretraining, create_run
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.loop import LOG_EVERY, DivergedError
 

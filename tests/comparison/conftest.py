@@ -8,7 +8,7 @@ from dbp_mae.data.ingest import ingest
 from dbp_mae.data.manifest import write_manifest
 from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.params import Params
-from dbp_mae.pretraining.train import PretrainingImages
+from dbp_mae.pretraining.images import PretrainingImages
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from dbp_mae.comparison.subject import Subject
 from dbp_mae.comparison.tuning import Tuning
 from dbp_mae.errors import UserError
 from dbp_mae.params import Params
-from dbp_mae.pretraining.train import PretrainingImages, create_run
+from dbp_mae.pretraining.images import PretrainingImages
+from dbp_mae.pretraining.run import create_run
 from dbp_mae.training.checkpoint import ROOT
 
 

@@ -21,8 +21,9 @@ from dbp_mae.comparison.contender import (
 from dbp_mae.data.crops import Batch
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.params import Params
+from dbp_mae.pretraining.images import PretrainingImages
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
-from dbp_mae.pretraining.train import Pretraining, PretrainingImages, create_run
+from dbp_mae.pretraining.run import Pretraining, create_run
 
 QUIET = EnergyMeter([])
 

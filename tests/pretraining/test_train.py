@@ -24,17 +24,11 @@ from dbp_mae.data.wirebond import render_dataset
 from dbp_mae.encoder import create_encoder, load_encoder, resample_positions, save_encoder
 from dbp_mae.errors import UserError
 from dbp_mae.params import DataParams, PretrainParams
+from dbp_mae.pretraining.images import PretrainingImages, fixed_crops
 from dbp_mae.pretraining.patch_whitening import whiten_patches
 from dbp_mae.pretraining.pictures import draw_reconstructions
-from dbp_mae.pretraining.train import (
-    Pretrained,
-    Pretraining,
-    PretrainingImages,
-    create_run,
-    fixed_crops,
-    pretrain,
-    summarize,
-)
+from dbp_mae.pretraining.run import Pretraining, create_run
+from dbp_mae.pretraining.train import Pretrained, pretrain, summarize
 from dbp_mae.training.checkpoint import Checkpoint
 from dbp_mae.training.interruption import Interrupted
 

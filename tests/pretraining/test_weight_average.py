@@ -7,7 +7,7 @@ from tiny import SPEC, start, tiny_params
 from torch import nn
 
 from dbp_mae.pretraining.masked_autoencoder import MaskedAutoencoder
-from dbp_mae.pretraining.train import Pretraining
+from dbp_mae.pretraining.run import Pretraining
 from dbp_mae.pretraining.weight_average import WeightAverage
 
 

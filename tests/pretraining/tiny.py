@@ -13,7 +13,8 @@ from dbp_mae.data.crops import CropBatches
 from dbp_mae.data.images import DecodedImages
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.params import DecorrelationParams, PretrainParams
-from dbp_mae.pretraining.train import Pretraining, fixed_crops
+from dbp_mae.pretraining.images import fixed_crops
+from dbp_mae.pretraining.run import Pretraining
 from dbp_mae.training.checkpoint import Checkpoint
 
 SPEC = EncoderSpec("nano", 8, 32, 1, (0.5,), (0.25,))
