@@ -1,6 +1,8 @@
 """The BentoML service: `bentoml serve` in the repository's root finds it through bentofile.yaml."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import bentoml
 from bentoml._internal.utils.analytics.usage_stats import do_not_track
@@ -8,6 +10,7 @@ from bentoml.exceptions import BentoMLConfigException
 
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.segmenter import Segmenter
+from serving.address import check_address
 from serving.api import create_app
 from serving.inspector import Inspector
 from serving.settings import Settings
@@ -17,10 +20,18 @@ from serving.settings import Settings
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 do_not_track.cache_clear()
 
-try:
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Let BentoML tell a user's error in a sentence, as it does its own."""
+    try:
+        yield
+    except UserError as error:
+        raise BentoMLConfigException(str(error)) from None
+
+
+with told_plainly():
     settings = Settings.from_environment()
-except UserError as error:
-    raise BentoMLConfigException(str(error)) from None
 app = create_app(settings.max_body)
 
 
@@ -35,13 +46,16 @@ class Segmentation:
 
     @bentoml.on_deployment
     @staticmethod
-    def check_model() -> None:
-        """Refuse to start without a sound model, before any worker exists."""
-        try:
-            Segmenter.load(settings.model, gpu=False)
-        except UserError as error:
-            sentence = f"{error} The variable DBP_MAE_MODEL says which file is served."
-            raise BentoMLConfigException(sentence) from None
+    def check() -> None:
+        """Refuse to start without a sound model or on a port in use, before any worker exists."""
+        with told_plainly():
+            check_address()
+            try:
+                Segmenter.load(settings.model, gpu=False)
+            except UserError as error:
+                raise UserError(
+                    f"{error} The variable DBP_MAE_MODEL says which file is served."
+                ) from None
 
     def __init__(self) -> None:
         segmenter = Segmenter.load(settings.model)

@@ -246,6 +246,25 @@ def test_the_page_is_complete_in_itself(client: httpx.Client) -> None:
         assert outside not in response.text
 
 
+def test_a_port_in_use_ends_the_start_with_one_sentence(
+    client: httpx.Client, tiny_model: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        COMMAND,
+        cwd=ROOT,
+        env=environment(tmp_path, tiny_model, BENTOML_PORT=str(client.base_url.port)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert (
+        f"cannot listen on 0.0.0.0, port {client.base_url.port} (Address already in use)"
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_a_missing_model_ends_the_start_with_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
         COMMAND,
