@@ -61,7 +61,7 @@ def open_images(folder: Path, channels: int, keep: bool) -> DecodedImages:
 def loading_rate(batches: CropBatches, params: PretrainParams) -> float:
     """Return the images a second that the loader gives when nothing else runs, once it is warm."""
     first = max(2, 3 * params.workers)  # each worker has loaded two before the first is taken
-    loader = iter(load(batches, range(first + params.steps), params.workers))
+    loader = load(batches, range(first + params.steps), params.workers)
     for _ in range(first):
         next(loader)
     start = time.perf_counter()

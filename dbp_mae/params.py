@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from dbp_mae.errors import UserError, one_line
+from dbp_mae.pretraining.decoder_heads import HEAD_WIDTH
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -16,9 +17,6 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy's global generator takes no larger one."""
-
-HEAD_WIDTH = 32
-"""Channels of an attention head of the autoencoder's decoder."""
 
 
 class Block(BaseModel):

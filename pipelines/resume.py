@@ -1,8 +1,8 @@
-"""Let a pre-training that stopped go on with other settings: python -m pipelines.resume FOLDER.
+"""Let a pre-training that stopped go on with other settings or code: python -m pipelines.resume FOLDER.
 
-Other settings have a folder of their own under .checkpoints/, and so start from the beginning. This
-copies the last state of a stopped pre-training, with the energy that it took, to the folder of what
-params.yaml holds now. Network and optimizer must be the same.
+Other settings, and other code, have a folder of their own under .checkpoints/, and so start from the
+beginning. This copies the last state of a stopped pre-training, with the energy that it took, to the
+folder of what params.yaml and the code are now. Network and optimizer must be the same.
 """
 
 import argparse
@@ -24,9 +24,11 @@ def resume(stopped: Path, params: Params) -> Path:
     Raises:
         UserError: there is no state to copy, one already where it would go, or no step left to take.
     """
-    state = Checkpoint(stopped).load()
-    if state is None:
-        raise UserError(f"{stopped} holds no state: give the folder that the error message named.")
+    state = Checkpoint(stopped).load() or {}
+    if "step" not in state:
+        raise UserError(
+            f"{stopped} holds no state of a pre-training: give the folder that the message named."
+        )
     if state["step"] >= params.pretrain.steps:
         raise UserError(
             f"The state in {stopped} has taken {state['step']} steps already: give pretrain.steps "

@@ -116,7 +116,7 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _image_bytes(request: Request) -> bytes:
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await request.body()
     parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=1)
     parser.spool_max_size = request.app.state.max_body  # no file on a disk that may be full

@@ -48,10 +48,9 @@ RECOMPILATIONS = 8
 
 
 class Conditions(Block):
-    """What a finished run stands for, beside its data and settings."""
+    """What a finished run stands for, beside its data, its settings and the code."""
 
     environment: dict[str, Any]
-    code: str
 
 
 def compare(
@@ -90,7 +89,7 @@ class _Comparison:
         for images in (self.images.training, self.images.validation):
             images.fill(os.cpu_count() or 1)  # else the first variant would do it for the others
         self.energy = EnergyMeter.of_this_machine()
-        self.conditions = Conditions(environment=environment(), code=code_sha256())
+        self.conditions = Conditions(environment=environment())
         for variant in self.settings.values():  # what cannot be trained is refused before any is
             run = create_run(self.images, variant)
             run.check_eps(self.images.batches(variant)[0])
@@ -131,7 +130,7 @@ class _Comparison:
             environment={
                 **self.conditions.environment,
                 "precision": resolve(self.params.pretrain.precision),
-                "code": self.conditions.code,
+                "code": code_sha256(),
             },
             data=self.data,
             energy=source,

@@ -1,13 +1,14 @@
 """What a training takes: batches by their number, whose images may be decoded beforehand."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dbp_mae.errors import UserError
 from dbp_mae.training.interruption import leave_group
 
 Pair = tuple[Tensor, Tensor]
@@ -25,11 +26,15 @@ class Batches(Dataset[Pair], ABC):
         """Decode now the images that memory has room for; processes forked later share them."""
 
 
-def load(batches: Batches, numbers: range, workers: int) -> Iterable[Pair]:
-    """Return the batches of these numbers, loaded by so many processes, or in this one without any."""
+def load(batches: Batches, numbers: range, workers: int) -> Iterator[Pair]:
+    """Return the batches of these numbers, loaded by so many processes, or in this one without any.
+
+    Raises:
+        UserError: while they are taken, one of the processes was ended.
+    """
     if workers and numbers:
         batches.fill(workers)
-    return DataLoader(
+    loader = DataLoader(
         batches,
         batch_size=None,
         sampler=numbers,
@@ -37,6 +42,19 @@ def load(batches: Batches, numbers: range, workers: int) -> Iterable[Pair]:
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_group,
     )
+    return _taken(iter(loader), workers)  # the processes start here
+
+
+def _taken(loaded: Iterator[Pair], workers: int) -> Iterator[Pair]:
+    try:
+        yield from loaded
+    except (RuntimeError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"One of {workers} processes that load images was ended, most likely for want of memory: "
+            "free some, or lower workers. The same command goes on from the last state."
+        ) from None
 
 
 def channels_first(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:

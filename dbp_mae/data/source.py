@@ -3,7 +3,7 @@
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 import numpy as np
@@ -198,7 +198,7 @@ def _part(path: Path, name: str, group: str, state: str) -> _Part:
 
 
 def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
-    """Return the part that the pattern finds in each name; without a pattern, the name itself."""
+    """Return the part that the pattern finds in each file name; without a pattern, the path itself."""
     if pattern is None:
         return {name: name for name in names}
     try:
@@ -211,7 +211,7 @@ def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
         raise UserError(
             f"data.group_pattern '{pattern}' has no group in parentheses to name the part."
         )
-    matches = {name: expression.search(name) for name in names}
+    matches = {name: expression.search(PurePosixPath(name).name) for name in names}
     groups = {name: match[1] for name, match in matches.items() if match and match[1]}
     if unmatched := [name for name in names if name not in groups]:
         raise UserError(

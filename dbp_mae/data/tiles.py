@@ -51,7 +51,7 @@ class TileBatches(Batches):
     def __init__(self, labelled: LabelledImages, params: FinetuneParams) -> None:
         self.labelled = labelled
         self.params = params
-        self.augmentation = training_augmentation(params.seed, labelled.images.data.upright)
+        self.augmentation = training_augmentation(labelled.images.data.upright)
         self.occurring = np.flatnonzero(labelled.present.any(axis=0)) + 1
 
     def __len__(self) -> int:

@@ -84,14 +84,15 @@ def evaluate(
     control = judge(_load(scratch, params), files) if scratch else None
 
     min_score, match_iou = segmenter.card.min_score, params.evaluate.match_iou
-    shipped = operating_point(judged, min_score, match_iou)
+    groups, names = pd.factorize(held_out["group"])
+    shipped = operating_point(judged, min_score, match_iou, groups)
     classes = _classes(segmenter, judged, control)
     metrics = {
-        **_pixel_metrics(judged, control, held_out["group"], params.data.seed),
+        **_pixel_metrics(judged, control, groups, params.data.seed),
         "iou": dict(zip(classes["class"], classes["iou"], strict=True)),
         **_defect_metrics(shipped),
     }
-    metrics["images"] |= {"test": len(held_out), "groups": held_out["group"].nunique()}
+    metrics["images"] |= {"test": len(held_out), "groups": len(names)}
     points = {score: operating_point(judged, score, match_iou) for score in THRESHOLDS}
     per_image = _per_image(held_out, judged, min_score, match_iou)
     overlays = {}
@@ -135,31 +136,35 @@ def _classes(
 
 
 def _pixel_metrics(
-    judged: list[Judged], control: list[Judged] | None, groups: pd.Series, seed: int
+    judged: list[Judged], control: list[Judged] | None, groups: NDArray[np.int_], seed: int
 ) -> dict[str, Any]:
-    """Return mIoU and the gain over the control, with 95 % bootstrap intervals over the groups."""
-    codes, names = pd.factorize(groups)
-    weights = bootstrap_weights(len(names), RESAMPLES, seed)
-    resampled = _resample(judged, codes, weights)
+    """Return mIoU and the gain over the control, with 95 % bootstrap intervals over the groups.
+
+    Args:
+        groups: the number of the part that each image shows, from 0.
+    """
+    parts = int(groups.max()) + 1
+    weights = bootstrap_weights(parts, RESAMPLES, seed)
+    resampled = _resample(judged, groups, weights)
     miou = float(mean_iou(_total(judged)))
-    low, high = _interval(resampled, len(names))
+    low, high = _interval(resampled, parts)
     metrics = {"miou": miou, "miou_low": low, "miou_high": high}
     if control:
         scratch = float(mean_iou(_total(control)))
-        low, high = _interval(resampled - _resample(control, codes, weights), len(names))
+        low, high = _interval(resampled - _resample(control, groups, weights), parts)
         gain = {"gain": miou - scratch, "gain_low": low, "gain_high": high}
         return {**metrics, "scratch_miou": scratch, **gain}
     return metrics | dict.fromkeys(("scratch_miou", "gain", "gain_low", "gain_high"))
 
 
-def _resample(judged: list[Judged], codes: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
+def _resample(judged: list[Judged], groups: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
     """Return the mIoU of each resample of the groups, (resamples,); nan where no class is labelled.
 
     A class that a resample lacks keeps its IoU over all groups, or the mean would be of other classes.
     """
     areas = np.stack([class_areas(image.confusion) for image in judged])
     by_group = np.zeros((weights.shape[1], *areas.shape[1:]))  # exact: counts are below 2^53
-    np.add.at(by_group, codes, areas)
+    np.add.at(by_group, groups, areas)
     whole = areas.sum(axis=0)
     resampled = np.tensordot(weights.astype(float), by_group, axes=1)
     shares = np.where(resampled[:, 2] > 0, iou_of_areas(resampled), iou_of_areas(whole))

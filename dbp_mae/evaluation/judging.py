@@ -111,15 +111,27 @@ def judge(segmenter: Segmenter, files: list[tuple[Path, Path]]) -> list[Judged]:
     return [_judge(lenient, *pair) for pair in tqdm(files, "judge", unit="image", disable=None)]
 
 
-def operating_point(judged: list[Judged], min_score: float, match_iou: float) -> OperatingPoint:
-    """Judge the defects reported from a score on; all is unknown where no class is a defect."""
-    concerned = [image for image in judged if image.overlaps]
+def operating_point(
+    judged: list[Judged],
+    min_score: float,
+    match_iou: float,
+    groups: NDArray[np.int_] | None = None,
+) -> OperatingPoint:
+    """Judge the defects reported from a score on; all is unknown where no class is a defect.
+
+    Args:
+        groups: the number of the part that each image shows; None: each shows another.
+    """
+    concerned = [image for image in judged if image.overlaps]  # all of them or none
     counts = np.array([image.at(min_score, match_iou) for image in concerned], dtype=int)
     found, false, rejected = counts.reshape(-1, 3).T
     defects = np.array([image.defects for image in concerned], dtype=int)
     # An image that reports on ignored pixels alone reject may be good or not.
     known = (defects > 0) | (false > 0) | (rejected == 0)
-    escape, overkill = escape_and_overkill(defects[known] > 0, rejected[known] > 0)
+    parts = np.arange(len(judged)) if groups is None else groups
+    escape, overkill = escape_and_overkill(
+        defects[known] > 0, rejected[known] > 0, parts[: len(concerned)][known]
+    )
     return OperatingPoint(
         found=Rate(int(found.sum()), int(defects.sum())),
         false=int(false.sum()),

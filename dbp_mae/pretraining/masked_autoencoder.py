@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dbp_mae.encoder import EncoderSpec, Normalize, create_encoder, sincos_positions
-from dbp_mae.params import HEAD_WIDTH, PretrainParams
+from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.blocks import forward_block, forward_last, normalize
+from dbp_mae.pretraining.decoder_heads import HEAD_WIDTH
 
 
 class MaskedAutoencoder(nn.Module):

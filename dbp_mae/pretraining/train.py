@@ -96,6 +96,12 @@ def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None
                     f"{Pretraining.name} was stopped: the same command goes on from its last state, or "
                     "from its beginning."
                 ) from None
+            if isinstance(failure, ProcessExitedException):
+                raise UserError(
+                    f"In {Pretraining.name}, the process of a device was ended, most likely for want of "
+                    "memory: free some, or lower pretrain.workers. The same command goes on from the "
+                    "last state."
+                ) from None
             raise
     if error:
         raise error

@@ -158,6 +158,8 @@ class Rate:
 
     count: int
     trials: int
+    witnesses: float | None = None
+    """How many independent trials these are worth; None: as many as they are."""
 
     @property
     def share(self) -> float | None:
@@ -170,7 +172,7 @@ class Rate:
         if not self.trials:
             return None
         z = 1.959963984540054
-        share, n = self.count / self.trials, self.trials
+        share, n = self.count / self.trials, self.witnesses or self.trials
         centre = share + z * z / (2 * n)
         spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
@@ -178,19 +180,33 @@ class Rate:
 
 
 def escape_and_overkill(
-    defective: NDArray[np.bool_], rejected: NDArray[np.bool_]
+    defective: NDArray[np.bool_], rejected: NDArray[np.bool_], groups: NDArray[np.int_]
 ) -> tuple[Rate, Rate]:
     """Judge verdicts on N images.
 
     Args:
         defective: (N,) whether a defect is labelled.
         rejected: (N,) whether the verdict is to reject.
+        groups: (N,) the number of the part that an image shows.
 
     Returns:
         Escapes, the defective images that were accepted, and overkill, the others rejected.
     """
-    escapes = Rate(int((defective & ~rejected).sum()), int(defective.sum()))
-    return escapes, Rate(int((~defective & rejected).sum()), int((~defective).sum()))
+    return (
+        _rate(~rejected[defective], groups[defective]),
+        _rate(rejected[~defective], groups[~defective]),
+    )
+
+
+def _rate(hits: NDArray[np.bool_], groups: NDArray[np.int_]) -> Rate:
+    """Return a rate over images, as sure as if those of one group always agreed.
+
+    So many are worth n^2 / sum(m^2) independent ones, m in each group (Kish, Survey Sampling, 1965).
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    alone = len(sizes) == len(hits)
+    witnesses = None if alone else float(len(hits) ** 2 / np.square(sizes).sum())
+    return Rate(int(hits.sum()), len(hits), witnesses)
 
 
 def bootstrap_weights(groups: int, draws: int, seed: int) -> NDArray[np.int64]:

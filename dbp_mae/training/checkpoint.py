@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from dbp_mae.encoder import EncoderSpec
+from dbp_mae.environment import code_sha256
 from dbp_mae.errors import UserError
 from dbp_mae.files import atomic_path
 
@@ -26,8 +27,12 @@ IDENTITY = ["path", "sha256", "split", "label_state", "group", "mask_sha256"]
 
 
 def run_folder(name: str, frame: pd.DataFrame, *settings: BaseModel | EncoderSpec) -> Path:
-    """Return the folder of one training: its name, with a hash of its data and settings."""
+    """Return the folder of one training: its name, with a hash of its data, its settings and the code.
+
+    Code that has changed begins anew, or what comes of it could not be had again.
+    """
     digest = hashlib.sha256(frame[IDENTITY].to_csv(index=False).encode())
+    digest.update(code_sha256().encode())
     for block in settings:
         text = block.model_dump_json() if isinstance(block, BaseModel) else repr(block)
         digest.update(text.encode())

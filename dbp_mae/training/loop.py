@@ -200,7 +200,7 @@ class Training(ABC):
 
     def loader(self, batches: Batches) -> Iterator[Pair]:
         """Return the batches of the remaining steps, loaded by `workers` processes."""
-        return iter(load(batches, range(self.step, self.params.steps), self.params.workers))
+        return load(batches, range(self.step, self.params.steps), self.params.workers)
 
     def _progress(self) -> tqdm:
         return tqdm(

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import Failed, State
 
 from dbp_mae.errors import UserError
-from dbp_mae.inspection.drift import STATISTICS, drift
+from dbp_mae.inspection.drift import LEAST, STATISTICS, drift
 from dbp_mae.inspection.segmenter import Segmenter
 from pipelines.flows.outcome import one_sentence, run_from_shell
 from pipelines.flows.promotion import served_model
@@ -27,10 +27,16 @@ def monitor(log: Path | None = None, window: int = 500) -> str | State:
     The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names,
     as DBP_MAE_MODEL may name the model.
     Lines that are not inspections are skipped, and counted in the message.
-    The run ends Failed, under the name Drifted, when a statistic has moved.
+    The run ends Failed, under the name Drifted, when a statistic has moved. Of too few inspections it
+    says that they are too few.
     """
     observed, skipped = read_inspections(log or _log_of_service(), window)
     remark = f" Skipped lines that are not inspections: {skipped}." if skipped else ""
+    if len(observed) < LEAST:
+        return (
+            f"Too few inspections to tell whether images have moved: {len(observed)}, and {LEAST} are "
+            f"needed.{remark}"
+        )
     model = Path(os.environ.get(MODEL_VARIABLE) or served_model())
     card = Segmenter.load(model, gpu=False).card
     judged = drift(observed, card.reference, card.training_images)
@@ -64,16 +70,20 @@ def read_inspections(log: Path, window: int) -> tuple[list[dict[str, float]], in
         the statistics of each inspection, and how many of the lines are not inspections.
 
     Raises:
-        UserError: the log is missing or none of the lines is an inspection; window is below 1.
+        UserError: the log cannot be read or none of the lines is an inspection; window is too small.
     """
-    if window < 1:
-        raise UserError(f"window is {window}: compare at least 1 inspection.")
+    if window < LEAST:
+        raise UserError(f"window is {window}: compare at least {LEAST} inspections.")
     try:
         with log.open("rb") as file:
             # The service may be writing the last line at this moment.
             lines = deque((line for line in file if line.endswith(b"\n")), maxlen=window)
     except FileNotFoundError:
         raise UserError(f"{log} is missing: has the service inspected anything yet?") from None
+    except OSError as error:
+        raise UserError(
+            f"{log} cannot be read ({error.strerror}): name the service's log, or let this user read it."
+        ) from None
     if not lines:
         raise UserError(f"{log} is empty: has the service inspected anything yet?")
     # A power cut may have left half a line.

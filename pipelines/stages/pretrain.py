@@ -16,11 +16,12 @@ from dbp_mae.inspection.images import encode_png
 from dbp_mae.params import Params
 from dbp_mae.pretraining.pictures import draw_reconstructions
 from dbp_mae.pretraining.train import pretrain, summarize
-from dbp_mae.training.checkpoint import Checkpoint, run_folder
+from dbp_mae.training.checkpoint import ROOT, Checkpoint, run_folder
 from dbp_mae.training.loop import DivergedError
 from pipelines.artifacts import ENCODER, PRETRAINED, VALIDATED
 from pipelines.stage import run
 
+NAME = "pretrain"
 FILES = (
     ENCODER.name,
     "curves.csv",
@@ -46,7 +47,8 @@ def train(params: Params) -> None:
     frame = read_manifest(VALIDATED)
     checkpoint = last_state(frame, params)
     with checkpoint.alone():
-        with emissions.measure(params.emissions, "pretrain", checkpoint.folder) as meter:
+        tell_of_stopped(checkpoint)
+        with emissions.measure(params.emissions, NAME, checkpoint.folder) as meter:
             try:
                 result = pretrain(frame, params.data, params.pretrain, checkpoint)
             except DivergedError as error:
@@ -96,7 +98,21 @@ def take_over(folder: Path, params: Params) -> None:
 
 def last_state(frame: pd.DataFrame, params: Params) -> Checkpoint:
     """Return where the pre-training of these images with these settings keeps its last state."""
-    return Checkpoint(run_folder("pretrain", frame, params.data, params.pretrain))
+    return Checkpoint(run_folder(NAME, frame, params.data, params.pretrain))
+
+
+def tell_of_stopped(checkpoint: Checkpoint) -> None:
+    """Name what was stopped last where this begins anew, for it may be what the user wants to go on."""
+    if checkpoint.path.exists():
+        return
+    stopped = sorted(
+        ROOT.glob(f"{NAME}-*/{checkpoint.path.name}"), key=lambda path: path.stat().st_mtime
+    )
+    if stopped:
+        print(
+            f"This begins anew. A pre-training with other data, settings or code was stopped in "
+            f"{stopped[-1].parent}: `python -m pipelines.resume {stopped[-1].parent}` lets it go on."
+        )
 
 
 def _way_on(checkpoint: Checkpoint) -> str:

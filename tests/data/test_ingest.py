@@ -141,6 +141,15 @@ def test_folders_below_and_capital_endings(source: Path) -> None:
     assert rows.loc["p1_f0.PNG", "label_state"] == "labelled"
 
 
+def test_the_pattern_sees_the_file_name_alone(source: Path) -> None:
+    (source / "images/p7_lot").mkdir()
+    (source / "images/p0_f0.png").rename(source / "images/p7_lot/p0_f0.png")
+    (source / "masks/p7_lot").mkdir()
+    (source / "masks/p0_f0.png").rename(source / "masks/p7_lot/p0_f0.png")
+    rows = ingested(source, group_pattern=r"^(p\d+)_")
+    assert rows.loc["p7_lot/p0_f0.png", "group"] == "p0"
+
+
 @pytest.mark.parametrize("linked", ["images", "masks", "images/line2"])
 def test_a_link_to_a_folder_is_refused(source: Path, tmp_path: Path, linked: str) -> None:
     elsewhere = tmp_path / "elsewhere"

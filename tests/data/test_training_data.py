@@ -1,7 +1,9 @@
 """Crops and tiles for training: pure functions of seed and step, aligned, fair to rare classes."""
 
 import shutil
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,7 +157,7 @@ def test_upright_images_are_mirrored_left_and_right_alone(upright: bool, poses: 
     seen = {tuple(mirrored(crop, upright, rng.random(2)).ravel()) for _ in range(50)}
     assert len(seen) == poses
     tile, augmentation = crop.astype(np.uint8).repeat(32, 0).repeat(32, 1), None
-    augmentation = training_augmentation(seed=0, upright=upright)
+    augmentation = training_augmentation(upright)
     masks = [augment(augmentation, tile, tile[..., 0], seed)[1] for seed in range(60)]
     assert len({tuple(mask[::32, ::32].ravel()) for mask in masks}) == 2 * poses // (1 + upright)
 
@@ -272,7 +274,7 @@ def test_augmentation_keeps_image_and_mask_together() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[8:30, 20:40] = 1
     tile = (mask * 200)[:, :, None]
-    augmentation = training_augmentation(seed=0, upright=False)
+    augmentation = training_augmentation(upright=False)
     for seed in range(20):
         image, moved = augment(augmentation, tile, mask, seed)
         inside, outside = image[:, :, 0][moved == 1], image[:, :, 0][moved == 0]
@@ -282,6 +284,33 @@ def test_augmentation_keeps_image_and_mask_together() -> None:
         np.testing.assert_array_equal(image, again[0])
         np.testing.assert_array_equal(moved, again[1])
     assert not np.array_equal(image, augment(augmentation, tile, mask, 0)[0])
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_each_augmentation_acts_whatever_the_others_do(upright: bool) -> None:
+    augmentation = training_augmentation(upright)
+    names = [type(transform).__name__ for transform in augmentation.transforms]
+    acted = dict.fromkeys(names, False)
+    for transform, name in zip(augmentation.transforms, names, strict=True):
+        own = transform.apply
+
+        def noting(*arguments: Any, own: Any = own, name: str = name, **others: Any) -> Any:
+            acted[name] = True
+            return own(*arguments, **others)
+
+        transform.apply = noting
+    seen, tile = [], np.zeros((16, 16, 1), np.uint8)
+    for seed in range(2000):
+        acted |= dict.fromkeys(names, False)
+        augment(augmentation, tile, tile[..., 0], seed)
+        seen.append(list(acted.values()))
+    shares = np.mean(seen, axis=0)
+    for one, other in combinations(range(len(names)), 2):
+        both = np.mean([row[one] and row[other] for row in seen])
+        assert both == pytest.approx(shares[one] * shares[other], abs=0.03), (
+            names[one],
+            names[other],
+        )
 
 
 def test_rare_class_is_seen_as_often_as_the_common_one(

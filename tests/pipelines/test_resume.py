@@ -12,7 +12,7 @@ from dbp_mae.params import Params
 from dbp_mae.training.checkpoint import Checkpoint
 from pipelines.artifacts import VALIDATED
 from pipelines.resume import resume
-from pipelines.stages.pretrain import last_state
+from pipelines.stages.pretrain import last_state, tell_of_stopped
 
 
 def calmer(params: Params) -> Params:
@@ -61,3 +61,16 @@ def test_a_state_with_no_step_left_is_refused(stopped: Checkpoint) -> None:
 def test_a_folder_without_state_is_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(UserError, match="holds no state"):
         resume(Path(".checkpoints/pretrain-0"), default_params())
+    other = Checkpoint(Path(".checkpoints/compare-seed-1-0"))
+    other.save({"training": {"step": 7}, "rows": []})
+    with pytest.raises(UserError, match="holds no state of a pre-training"):
+        resume(other.folder, default_params())
+
+
+def test_what_was_stopped_is_named_where_another_begins(
+    stopped: Checkpoint, frame: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_of_stopped(last_state(frame, default_params()))
+    assert capsys.readouterr().out == ""
+    tell_of_stopped(last_state(frame, calmer(default_params())))
+    assert f"`python -m pipelines.resume {stopped.folder}`" in capsys.readouterr().out

@@ -17,8 +17,10 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 HARMLESS = {
     "dbp_mae/params.py",
     "dbp_mae/energy.py",
+    "dbp_mae/environment.py",
     "dbp_mae/errors.py",
     "dbp_mae/files.py",
+    "dbp_mae/pretraining/decoder_heads.py",
     "dbp_mae/training/interruption.py",
     "pipelines/artifacts.py",
     "pipelines/ending.py",

@@ -199,6 +199,19 @@ def test_processes_that_are_stopped_before_they_train_leave_no_trace(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def end_one_process(fabric: Fabric) -> None:
+    if fabric.global_rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fabric.barrier()
+
+
+def test_a_device_whose_process_is_ended_is_one_sentence() -> None:
+    with pytest.raises(
+        UserError, match=r"process of a device was ended, .*lower pretrain\.workers"
+    ):
+        _launch(two_processes(), end_one_process)
+
+
 @pytest.mark.parametrize(
     "order", [("bf16-mixed", "32-true"), ("32-true", "bf16-mixed")], ids=" then ".join
 )

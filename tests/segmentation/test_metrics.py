@@ -200,9 +200,24 @@ def test_matching_by_hand() -> None:
 def test_escape_and_overkill_by_hand() -> None:
     defective = np.array([True, True, True, False, False])
     rejected = np.array([True, False, True, True, False])
-    escapes, overkill = escape_and_overkill(defective, rejected)
+    escapes, overkill = escape_and_overkill(defective, rejected, np.arange(5))
     assert escapes == Rate(1, 3)
     assert overkill == Rate(1, 2)
+
+
+def test_images_of_one_part_are_one_witness() -> None:
+    """The verdicts of a part's four views agree, or they would be worth more than is counted."""
+    random = np.random.default_rng(0)
+    parts, views, share, covered = 24, 4, 0.2, 0
+    for _ in range(400):
+        rejected = np.repeat(random.random(parts) < share, views)
+        groups = np.repeat(np.arange(parts), views)
+        _, overkill = escape_and_overkill(np.zeros(parts * views, bool), rejected, groups)
+        assert overkill.witnesses == parts
+        assert overkill.interval is not None
+        low, high = overkill.interval
+        covered += low <= share <= high
+    assert 0.93 <= covered / 400 <= 0.98
 
 
 @pytest.mark.parametrize(("count", "trials"), [(0, 1), (0, 40), (3, 17), (17, 17), (500, 1000)])

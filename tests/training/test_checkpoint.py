@@ -14,6 +14,7 @@ from full_disk import error_on_a_full_disk
 from dbp_mae.data.manifest import manifest_from_rows
 from dbp_mae.encoder import EncoderSpec
 from dbp_mae.errors import UserError
+from dbp_mae.training import checkpoint
 from dbp_mae.training.checkpoint import Checkpoint, not_finite, run_folder
 
 PARAMS = default_params().finetune
@@ -65,6 +66,14 @@ def test_other_order_settings_and_names_get_another_folder(frame: pd.DataFrame) 
         run_folder("a", frame, PARAMS),
     ]
     assert len(set(folders)) == len(folders)
+
+
+def test_other_code_gets_another_folder(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run_folder("a", frame, PARAMS)
+    monkeypatch.setattr(checkpoint, "code_sha256", lambda: "other")
+    assert run_folder("a", frame, PARAMS) != before
 
 
 def test_state_is_kept_until_it_is_discarded(tmp_path: Path) -> None:

@@ -80,6 +80,22 @@ def test_a_line_that_is_being_written_is_left_for_the_next_time(
     assert (len(observed), skipped) == (2, 0)
 
 
+def test_too_few_inspections_are_said_to_be_too_few(log: Path, tiny_card: ModelCard) -> None:
+    log.write_text(inspections(tiny_card, 49, mean=0.1))
+    state = monitor(log, return_state=True)
+    assert state.is_completed()
+    assert "49, and 50 are needed" in state.message
+    log.write_text(inspections(tiny_card, 50, mean=0.1))
+    assert monitor(log, return_state=True).name == "Drifted"
+
+
+def test_a_log_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"cannot be read \(Is a directory\): name the service's log"
+    ):
+        read_inspections(tmp_path, 500)
+
+
 FOREIGN = [b"{", b"[]", b"7", b'{"mean": 0.5}', b'{"mean": "dark"}', b"\xff", b""]
 
 
@@ -114,5 +130,5 @@ def test_nothing_inspected_yet_is_a_sentence(log: Path, monkeypatch: pytest.Monk
 
 
 def test_a_window_without_an_inspection_is_refused(log: Path) -> None:
-    for window in (0, -1):
+    for window in (0, -1, 49):
         assert monitor(log, window, return_state=True).message.startswith(f"window is {window}")
