@@ -369,6 +369,11 @@ def check_block(raw: Any, block: type[AnyBlock], name: str) -> AnyBlock:
     try:
         return block.model_validate(raw)
     except ValidationError as error:
+        if any(item["loc"] == ("recipe",) for item in error.errors()):
+            raise UserError(
+                f"{name} has the recipe's keys below `recipe`, not in their places: begin the recipe's file "
+                "with the line `# @package _global_`."
+            ) from None
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'the file'}: {_said(item)}"
             for item in error.errors()

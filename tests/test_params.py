@@ -58,6 +58,15 @@ def test_a_recipe_that_is_no_yaml_is_one_sentence(text: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_without_its_first_line_is_told_of_it(tmp_path: Path) -> None:
+    conf = shutil.copytree(CONF, tmp_path / "conf")
+    (conf / "recipe/mine.yaml").write_text("data:\n  classes: [pit]\n")
+    with pytest.raises(
+        UserError, match=r"begin the recipe's file with the line `# @package _global_`"
+    ):
+        compose(tmp_path / "params.yaml", ["recipe=mine"], conf)
+
+
 def test_a_value_that_cannot_be_run_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     output = tmp_path / "params.yaml"
     compose(output, [], CONF)

@@ -2,7 +2,6 @@
 
 from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.spread import share
-from dbp_mae.pretraining.constant_predictor import hardly_beaten
 
 DRIFT = 1.1
 """A change of the machine's speed that is worth a warning."""
@@ -15,7 +14,6 @@ AHEAD = 2
 def cautions(results: Results) -> list[str]:
     """Return the warnings that hold."""
     return [
-        *_empty_target(results),
         *_divergences(results),
         *_drift(results),
         *_waiting(results),
@@ -23,18 +21,6 @@ def cautions(results: Results) -> list[str]:
         *_level(results),
         *_not_bracketed(results),
         *_not_finished(results),
-    ]
-
-
-def _empty_target(results: Results) -> list[str]:
-    """Warn of a baseline that learnt next to nothing."""
-    target = results.best_loss(results.plan.baseline).mean or 0
-    if not hardly_beaten(target, results.constant_loss):
-        return []
-    return [
-        f"Beware: {results.plan.baseline} hardly learnt anything (its best loss is {target:.3f}, "
-        f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
-        "an empty target. Train for more steps."
     ]
 
 

@@ -4,6 +4,7 @@ from dbp_mae.comparison.cautions import cautions
 from dbp_mae.comparison.results import Results
 from dbp_mae.comparison.spread import Spread, average, share
 from dbp_mae.pages.formatting import UNKNOWN, count
+from dbp_mae.pretraining.constant_predictor import hardly_beaten
 
 FEW_SEEDS = 3
 """With fewer seeds than these the sentences warn of chance."""
@@ -15,11 +16,24 @@ def sentences(results: Results) -> list[str]:
     Then what to beware of, and what is not known.
     """
     return [
+        *_empty_target(results),
         *_candidate_against_plain(results),
         *_shorter_against_baseline(results),
         *_verdict(results),
         *_worth(results),
         *cautions(results),
+    ]
+
+
+def _empty_target(results: Results) -> list[str]:
+    """Warn of a baseline that learnt next to nothing."""
+    target = results.best_loss(results.plan.baseline).mean or 0
+    if not hardly_beaten(target, results.constant_loss):
+        return []
+    return [
+        f"Beware: {results.plan.baseline} hardly learnt anything (its best loss is {target:.3f}, "
+        f"that of predicting each patch's mean {results.constant_loss:.3f}), so its best loss is "
+        "an empty target. Train for more steps."
     ]
 
 

@@ -113,7 +113,8 @@ def image_rules(manifest: pd.DataFrame) -> list[Rule]:
             "critical",
             gxe.ExpectColumnValuesToBeBetween,
             {"column": "contrast", "min_value": BLANK_STD},
-            "The image is blank: its values deviate by {value:.4f} of white.",
+            "The image is blank, or brighter than data.white_level: its values deviate by {value:.4f} of "
+            "white.",
         ),
         Rule(
             "16-bit values reach towards white",

@@ -44,6 +44,10 @@ def read_seen(path: Path) -> pd.DataFrame:
 
 
 def is_seen(images: pd.DataFrame, seen: pd.DataFrame) -> pd.Series:
-    """Tell of each row of a manifest whether its image or its part is in the list."""
-    parts = set(seen["group"]) - {""}
-    return images["sha256"].isin(seen["sha256"]) | images["group"].isin(parts)
+    """Tell of each row of a manifest whether its image, or another of its part, is in the list.
+
+    A part is known by its name in the list, and by any of its images: another source may name it otherwise.
+    """
+    listed = images["sha256"].isin(seen["sha256"])
+    parts = (set(seen["group"]) - {""}) | set(images["group"][listed])
+    return listed | images["group"].isin(parts)

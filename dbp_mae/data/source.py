@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -38,15 +39,17 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
 
     Raises:
         UserError: there is no image, two files contend for one name, a label file or a row of
-            parts.csv has no image, parts.csv lacks columns or values, data.group_pattern is no
-            regular expression or does not name the part of a file, a folder of data.splits
-            holds no image, or a folder is a link.
+            parts.csv has no image, another folder holds what look like labels, parts.csv lacks
+            columns or values, data.group_pattern is no regular expression or does not name the part
+            of a file, a folder of data.splits holds no image, or a folder is a link.
     """
     folder = source / params.images
     images = _find_images(source, folder, LABEL_FOLDERS if folder == source else ())
     labels = _find_labels(source, set(images)) if params.classes else {}
-    parts = _read_parts(source / "parts.csv", images.values())
+    if params.classes and folder != source:
+        _refuse_misnamed(source, params.images, set(images))
     names = [image.as_posix() for image in images.values()]
+    parts = _read_parts(source / "parts.csv", names)
     unnamed = [name for name in names if name not in parts]
     if unnamed and params.group_pattern is None:
         print(
@@ -109,6 +112,20 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
     return labels
 
 
+def _refuse_misnamed(source: Path, images: Path, stems: set[str]) -> None:
+    """Refuse a folder of labels under another name, for its labels would be passed over."""
+    read = {images.parts[0], *LABEL_FOLDERS}
+    for folder in sorted(source.iterdir()):
+        if folder.name in read or folder.name.startswith(".") or not folder.is_dir():
+            continue
+        for file in _files_in(source, folder):
+            if file.suffix.lower() in (".png", ".json") and _stem(file) in stems:
+                raise UserError(
+                    f"{folder} holds {file}, named like an image, but labels are read from "
+                    f"{', '.join(LABEL_FOLDERS)}: rename the folder, or keep it elsewhere."
+                )
+
+
 def _files_in(source: Path, folder: Path) -> Iterator[Path]:
     """Yield the files in a folder of a source and below, relative to it, sorted, without hidden ones.
 
@@ -128,10 +145,15 @@ def _files_in(source: Path, folder: Path) -> Iterator[Path]:
             yield file
 
 
+def _stem(file: Path) -> str:
+    """Return a path without its suffix, whichever way a system composes the letters of its name."""
+    return normalize("NFC", file.with_suffix("").as_posix())
+
+
 def _by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
     by_stem: dict[str, Path] = {}
     for file in files:
-        stem = file.with_suffix("").as_posix()
+        stem = _stem(file)
         if stem in by_stem:
             raise UserError(
                 f"{folder / by_stem[stem]} and {folder / file} differ in their ending only: "
@@ -147,28 +169,31 @@ class _Part:
     state: State | None
 
 
-def _read_parts(path: Path, images: Iterable[Path]) -> dict[str, _Part]:
-    """Read parts.csv, where there is one: group and state by image."""
+def _read_parts(path: Path, images: list[str]) -> dict[str, _Part]:
+    """Read parts.csv, where there is one: group and state by image, named as in `images`."""
     if not path.exists():
         return {}
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(
-            f"{path} is not a comma-separated UTF-8 table ({one_line(error)})."
+            f"{path} is not a comma-separated UTF-8 table ({one_line(error)}): save it as CSV UTF-8."
         ) from None
     if not isinstance(table.index, pd.RangeIndex):
         raise UserError(
             f"{path}: its rows have more fields than its first line, {','.join(table.columns)}, has names: "
             "remove the commas at their ends, or name the columns."
         )
+    table.columns = table.columns.str.strip().str.lower()
     if missing := {"image", "group"} - set(table.columns):
         raise UserError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: "
             f"it has {', '.join(table.columns)} (separate columns by commas)."
         )
-    names = table["image"].str.strip().str.replace("\\", "/")
-    if unknown := sorted(set(names) - {image.as_posix() for image in images}):
+    written = {normalize("NFC", image): image for image in images}
+    names = table["image"].str.strip().str.replace("\\", "/").str.normalize("NFC")
+    names = names.map(lambda name: written.get(name, name))
+    if unknown := sorted(set(names) - set(images)):
         raise UserError(
             f"{path} names the image '{unknown[0]}', which is not among the "
             f"images{_more(unknown)}: give its path below their folder, or delete its row."

@@ -28,10 +28,12 @@ def assign_splits(frame: pd.DataFrame, val_share: float, test_share: float, seed
     shares = {"train": 1 - sum(shares.values()), **shares}
     content = _content(frame[(frame["label_state"] == "labelled") & given.isna()])
     if len(content) < len(shares):
+        advice = "label images of more parts, or check the groups (parts.csv or data.group_pattern)"
+        if content.empty:
+            advice = "put masks into masks/ or LabelMe files into labels/, named like their images"
         raise UserError(
             f"The labelled images come from {len(content)} parts (groups), but at least "
-            f"{len(shares)} are needed, one each for {', '.join(shares)}: label images "
-            "of more parts, or check the groups (parts.csv or data.group_pattern)."
+            f"{len(shares)} are needed, one each for {', '.join(shares)}: {advice}."
         )
     target = np.array(list(shares.values()))
     chosen = _spread(content.to_numpy(dtype=float), target, np.random.default_rng(seed))

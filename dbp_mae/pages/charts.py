@@ -195,7 +195,7 @@ def comparison_chart(
     Args:
         curves: columns variant, seed, step, val_loss, and `quantity`.
         target: the loss to reach, dashed.
-        constant_loss: that of a network that learnt nothing; what lies above it is cut off.
+        constant_loss: that of a network that learnt nothing; what lies above it and the target is cut off.
     """
     figure = Figure((WIDTH, HEIGHT))
     axes = figure.subplots()
@@ -207,8 +207,9 @@ def comparison_chart(
         by_step = runs.groupby("step")[[quantity, "val_loss"]]
         mean = by_step.mean()[by_step.size() == runs["seed"].nunique()]
         axes.plot(mean[quantity], mean["val_loss"], color=color)
-    if curves["val_loss"].min() < constant_loss < curves["val_loss"].max():
-        axes.set_ylim(top=constant_loss)
+    top = max(constant_loss, 1.01 * target)
+    if curves["val_loss"].min() < top < curves["val_loss"].max():
+        axes.set_ylim(top=top)
     axes.set(xlabel=label, ylabel="validation loss", xlim=(0, None))
     return figure
 

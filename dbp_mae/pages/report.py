@@ -99,7 +99,7 @@ class Run:
         """How many held-out images, or others of their parts, the pre-training saw; None: unknown."""
         if self.pretrained_on is None:
             return None
-        return int(is_seen(self.held_out, self.pretrained_on).sum())
+        return int(is_seen(self.frame, self.pretrained_on)[self.held_out.index].sum())
 
     @cached_property
     def without_part(self) -> int:

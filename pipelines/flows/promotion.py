@@ -67,7 +67,7 @@ def _held_out_from_both(manifest: pd.DataFrame) -> pd.DataFrame:
     except (FileNotFoundError, UserError):  # that of an earlier version lists no parts
         reason = f"{SEEN} does not list the images and parts that the served model has seen"
     else:
-        known = is_seen(held_out, seen)
+        known = is_seen(manifest, seen)[held_out.index]
         if not known.all():
             return held_out[~known]
         reason = "the served model has seen every part that is now held out"

@@ -113,7 +113,7 @@ def test_a_baseline_that_learnt_nothing_is_an_empty_target() -> None:
     learnt = results(clear_win())
     assert "Beware" not in " ".join(sentences(learnt))
     idle = learnt.model_copy(update={"constant_loss": 0.9})
-    assert "AdamW hardly learnt anything" in " ".join(sentences(idle))
+    assert sentences(idle)[0].startswith("Beware: AdamW hardly learnt anything")
 
 
 def test_without_decorrelation_there_is_no_verdict() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -139,6 +140,27 @@ def test_folders_below_and_capital_endings(source: Path) -> None:
     assert rows.loc["lot 1/p0_f0.png", "mask_path"] == "masks/lot 1/p0_f0.png"
     assert mask_at(source, rows.loc["lot 1/p0_f0.png"]).any()
     assert rows.loc["p1_f0.PNG", "label_state"] == "labelled"
+
+
+@pytest.mark.parametrize("name", ["Masks", "label"])
+def test_a_folder_of_labels_under_another_name_is_refused(source: Path, name: str) -> None:
+    (source / "masks").rename(source / name)
+    with pytest.raises(UserError, match=rf"{name} holds \S+, named like an image, but labels are"):
+        ingested(source)
+    assert len(ingested(source, classes=[], defects=[])) == 12
+
+
+def test_names_may_be_composed_otherwise(source: Path) -> None:
+    for folder_name, form in (("images", "NFC"), ("masks", "NFD")):
+        file = source / folder_name / "p0_f0.png"
+        file.rename(file.with_name(normalize(form, "p0_größe.png")))
+    row = {"Image": normalize("NFD", "p0_größe.png"), "Group": "lot"}
+    folder.write_parts(source, [row])
+    rows = ingested(source)
+    assert rows.loc[normalize("NFC", "p0_größe.png"), ["group", "label_state"]].tolist() == [
+        "lot",
+        "labelled",
+    ]
 
 
 def test_the_pattern_sees_the_file_name_alone(source: Path) -> None:

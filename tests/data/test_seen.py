@@ -23,8 +23,8 @@ def test_images_and_parts_of_a_training_are_known(tmp_path: Path) -> None:
     seen = read_seen(tmp_path / "seen.csv")
     later = images(a2="test", b1="test", c1="test", c2="test", d1="test")
     assert is_seen(later, seen).tolist() == [True, True, False, False, False]
-    renamed = later.assign(group="new")
-    assert is_seen(renamed, seen).tolist() == [False, True, False, False, False]
+    renamed = later.assign(group=["n1", "n2", "n2", "n3", "n3"])
+    assert is_seen(renamed, seen).tolist() == [False, True, True, False, False]
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ def labelled_groups(frame: pd.DataFrame) -> set[str]:
 def test_properties(rows: list, seed: int) -> None:
     frame = frame_of(rows)
     if len(labelled_groups(frame)) < 3:
-        with pytest.raises(UserError, match=r"at least 3 are needed"):
+        with pytest.raises(UserError, match=r"at least 3 are needed") as caught:
             assign_splits(frame, **SHARES, seed=seed)
+        assert ("into masks/" in str(caught.value)) == (not labelled_groups(frame))
         return
     splits = assign_splits(frame, **SHARES, seed=seed)
 
