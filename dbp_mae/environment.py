@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def code_sha256(*folders: Path) -> str:
-    """Return the SHA-256 of the library's Python files and of those below `folders`."""
+    """Return the SHA-256 of the library's Python files and of those below `folders`, as first found."""
     digest = hashlib.sha256()
     for folder in (Path(__file__).parent, *folders):
         for source in sorted(folder.rglob("*.py")):

@@ -369,7 +369,7 @@ def check_block(raw: Any, block: type[AnyBlock], name: str) -> AnyBlock:
     try:
         return block.model_validate(raw)
     except ValidationError as error:
-        if any(item["loc"] == ("recipe",) for item in error.errors()):
+        if block is Params and any(item["loc"] == ("recipe",) for item in error.errors()):
             raise UserError(
                 f"{name} has the recipe's keys below `recipe`, not in their places: begin the recipe's file "
                 "with the line `# @package _global_`."

@@ -32,7 +32,7 @@ def train_segmenter(
         folder: takes the curves, figures and emissions; its name is the stage's.
         frame: the validated manifest.
         weights: the encoder's at the start; None: random ones.
-        run: names the training's checkpoints, with a hash of its data and settings.
+        run: names the training's checkpoints, with a hash of its data, settings and code.
     """
     checkpoint = Checkpoint(run_folder(run, frame, params.data, params.finetune, spec))
     with checkpoint.alone():

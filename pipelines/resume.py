@@ -15,7 +15,7 @@ from dbp_mae.params import Params, load_params
 from dbp_mae.training.checkpoint import Checkpoint
 from pipelines.artifacts import VALIDATED
 from pipelines.ending import plain_ending
-from pipelines.stages.pretrain import last_state
+from pipelines.stages.pretrain import NAME, last_state
 
 
 def resume(stopped: Path, params: Params) -> Path:
@@ -24,8 +24,8 @@ def resume(stopped: Path, params: Params) -> Path:
     Raises:
         UserError: there is no state to copy, one already where it would go, or no step left to take.
     """
-    state = Checkpoint(stopped).load() or {}
-    if "step" not in state:
+    state = Checkpoint(stopped).load()
+    if state is None or not stopped.name.startswith(f"{NAME}-"):
         raise UserError(
             f"{stopped} holds no state of a pre-training: give the folder that the message named."
         )

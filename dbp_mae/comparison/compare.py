@@ -268,9 +268,9 @@ class _Comparison:
         """Fine-tune the encoders of one seed, and judge what comes of them on held-out images."""
         from dbp_mae.comparison import finetuning  # its packages may be absent
 
+        diverged = {run.variant for run in self.measurements if run.seed == seed and run.diverged}
         for name, measured in self._measure_folders(seed).items():
-            encoder = encoder_file(measured)
-            if not encoder.exists():  # it diverged
+            if name in diverged:
                 progress.skip(1)
                 continue
             folder = self.folder(
@@ -280,7 +280,9 @@ class _Comparison:
                 self.params.export,
             )
             done = finetuning.miou_file(folder).exists()
-            miou = finetuning.held_out_miou(encoder, recipe, self.params, self.subject, folder)
+            miou = finetuning.held_out_miou(
+                encoder_file(measured), recipe, self.params, self.subject, folder
+            )
             yield Finetuned(variant=name, seed=seed, finetune_seed=recipe.seed, miou=miou)
             if done:
                 progress.skip(1)

@@ -13,7 +13,7 @@ FEW_SEEDS = 3
 def sentences(results: Results) -> list[str]:
     """Return the findings: against baseline and best plain rival, the verdict, what encoders are worth.
 
-    Then what to beware of, and what is not known.
+    Then what to beware of, and what is not known; but an empty target comes first of all.
     """
     return [
         *_empty_target(results),

@@ -51,9 +51,8 @@ def page(results: Results, made: date) -> str:
 
 def _colors(results: Results) -> dict[str, str]:
     first = results.plan.baseline
-    return dict(
-        zip(sorted(results.settings, key=lambda name: name != first), cycle(COLORS), strict=False)
-    )
+    others = [name for name in results.settings if name != first]
+    return {first: COLORS[0], **dict(zip(others, cycle(COLORS[1:]), strict=False))}
 
 
 def _variant(results: Results, name: str) -> dict[str, str]:

@@ -166,8 +166,14 @@ class Results(Block):
 
     @property
     def targets(self) -> list[str]:
-        """The plain variants to beat: the baseline and its best rival, or the one that is both."""
-        return list(dict.fromkeys((self.plan.baseline, self.rival)))
+        """The plain variants to beat: the baseline, at its level rate too, and its best rival."""
+        own = self.settings[self.plan.baseline]
+        level = [
+            name
+            for name, params in self.settings.items()
+            if params == own.model_copy(update={"learning_rate": params.learning_rate})
+        ]
+        return list(dict.fromkeys((self.plan.baseline, *level, self.rival)))
 
     def diverged(self, variant: str) -> int:
         """Return in how many seeds a variant diverged."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dbp_mae.errors import UserError
 from dbp_mae.training.interruption import leave_group
 
 Pair = tuple[Tensor, Tensor]
@@ -27,11 +26,7 @@ class Batches(Dataset[Pair], ABC):
 
 
 def load(batches: Batches, numbers: range, workers: int) -> Iterator[Pair]:
-    """Return the batches of these numbers, loaded by so many processes, or in this one without any.
-
-    Raises:
-        UserError: while they are taken, one of the processes was ended.
-    """
+    """Return the batches of these numbers, loaded by so many processes, or in this one without any."""
     if workers and numbers:
         batches.fill(workers)
     loader = DataLoader(
@@ -42,19 +37,12 @@ def load(batches: Batches, numbers: range, workers: int) -> Iterator[Pair]:
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=leave_group,
     )
-    return _taken(iter(loader), workers)  # the processes start here
+    return iter(loader)  # the processes start here
 
 
-def _taken(loaded: Iterator[Pair], workers: int) -> Iterator[Pair]:
-    try:
-        yield from loaded
-    except (RuntimeError, ConnectionError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"One of {workers} processes that load images was ended, most likely for want of memory: "
-            "free some, or lower workers. The same command goes on from the last state."
-        ) from None
+def loader_was_ended(error: Exception) -> bool:
+    """Tell whether an error says that a process of `load` was ended from outside."""
+    return isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker (pid")
 
 
 def channels_first(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:

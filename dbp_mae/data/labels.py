@@ -131,7 +131,7 @@ def mask_from_labelme(data: bytes, classes: list[str], height: int, width: int) 
 
 def _check_size(columns: int, rows: int, width: int, height: int) -> None:
     if (columns, rows) != (width, height):
-        turned = " (turned as its EXIF orientation says)" * ((rows, columns) == (width, height))
+        turned = " as its EXIF orientation turns it, if any" * ((rows, columns) == (width, height))
         raise LabelError(
             "wrong_size",
             f"is made for {columns} x {rows} pixels, but its image has {width} x {height}{turned}: "

@@ -39,15 +39,15 @@ def find_samples(source: Path, params: DataParams) -> list[Sample]:
 
     Raises:
         UserError: there is no image, two files contend for one name, a label file or a row of
-            parts.csv has no image, another folder holds what look like labels, parts.csv lacks
+            parts.csv has no image, a folder of labels is named nearly right, parts.csv lacks
             columns or values, data.group_pattern is no regular expression or does not name the part
             of a file, a folder of data.splits holds no image, or a folder is a link.
     """
     folder = source / params.images
     images = _find_images(source, folder, LABEL_FOLDERS if folder == source else ())
     labels = _find_labels(source, set(images)) if params.classes else {}
-    if params.classes and folder != source:
-        _refuse_misnamed(source, params.images, set(images))
+    if params.classes:
+        _refuse_misnamed(source)
     names = [image.as_posix() for image in images.values()]
     parts = _read_parts(source / "parts.csv", names)
     unnamed = [name for name in names if name not in parts]
@@ -112,18 +112,16 @@ def _find_labels(source: Path, stems: set[str]) -> dict[str, Path]:
     return labels
 
 
-def _refuse_misnamed(source: Path, images: Path, stems: set[str]) -> None:
-    """Refuse a folder of labels under another name, for its labels would be passed over."""
-    read = {images.parts[0], *LABEL_FOLDERS}
+def _refuse_misnamed(source: Path) -> None:
+    """Refuse a folder of labels whose name is nearly right, for its labels would be passed over."""
+    nearly = {name.removesuffix("s") for name in LABEL_FOLDERS}
     for folder in sorted(source.iterdir()):
-        if folder.name in read or folder.name.startswith(".") or not folder.is_dir():
-            continue
-        for file in _files_in(source, folder):
-            if file.suffix.lower() in (".png", ".json") and _stem(file) in stems:
-                raise UserError(
-                    f"{folder} holds {file}, named like an image, but labels are read from "
-                    f"{', '.join(LABEL_FOLDERS)}: rename the folder, or keep it elsewhere."
-                )
+        likely = folder.name.lower().removesuffix("s") in nearly and folder.is_dir()
+        if likely and folder.name not in LABEL_FOLDERS:
+            raise UserError(
+                f"{folder} is not read, for labels are read from {', '.join(LABEL_FOLDERS)}: rename the "
+                "folder, or keep it elsewhere."
+            )
 
 
 def _files_in(source: Path, folder: Path) -> Iterator[Path]:
@@ -185,6 +183,8 @@ def _read_parts(path: Path, images: list[str]) -> dict[str, _Part]:
             "remove the commas at their ends, or name the columns."
         )
     table.columns = table.columns.str.strip().str.lower()
+    if twice := list(table.columns[table.columns.duplicated()]):
+        raise UserError(f"{path} has two columns '{twice[0]}': keep one.")
     if missing := {"image", "group"} - set(table.columns):
         raise UserError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(sorted(missing))}: "
@@ -227,7 +227,7 @@ def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
     if pattern is None:
         return {name: name for name in names}
     try:
-        expression = re.compile(pattern)
+        expression = re.compile(normalize("NFC", pattern))
     except re.error as error:
         raise UserError(
             f"data.group_pattern '{pattern}' is not a regular expression ({error})."
@@ -236,12 +236,14 @@ def _groups_by_pattern(pattern: str | None, names: list[str]) -> dict[str, str]:
         raise UserError(
             f"data.group_pattern '{pattern}' has no group in parentheses to name the part."
         )
-    matches = {name: expression.search(PurePosixPath(name).name) for name in names}
+    files = {name: normalize("NFC", PurePosixPath(name).name) for name in names}
+    matches = {name: expression.search(file) for name, file in files.items()}
     groups = {name: match[1] for name, match in matches.items() if match and match[1]}
     if unmatched := [name for name in names if name not in groups]:
         raise UserError(
             f"data.group_pattern '{pattern}' finds no part in "
-            f"'{unmatched[0]}'{_more(unmatched)}: correct the pattern, or name the part in parts.csv."
+            f"'{files[unmatched[0]]}'{_more(unmatched)}: correct the pattern, which sees file names without "
+            "their folders, or name the part in parts.csv."
         )
     return groups
 
@@ -258,8 +260,8 @@ def _splits_by_folder(
     """Return the split of each image that lies in a folder of data.splits."""
     found: dict[str, str] = {}
     for split, below in splits.items():
-        prefix = f"{below.as_posix()}/"
-        inside = {name: split for name in names if name.startswith(prefix)}
+        prefix = normalize("NFC", f"{below.as_posix()}/")
+        inside = {name: split for name in names if normalize("NFC", name).startswith(prefix)}
         if not inside:
             raise UserError(
                 f"{folder / below} holds no image, but data.splits calls it the split {split}: "

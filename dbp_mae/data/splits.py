@@ -29,7 +29,7 @@ def assign_splits(frame: pd.DataFrame, val_share: float, test_share: float, seed
     content = _content(frame[(frame["label_state"] == "labelled") & given.isna()])
     if len(content) < len(shares):
         advice = "label images of more parts, or check the groups (parts.csv or data.group_pattern)"
-        if content.empty:
+        if not (frame["label_state"] == "labelled").any():
             advice = "put masks into masks/ or LabelMe files into labels/, named like their images"
         raise UserError(
             f"The labelled images come from {len(content)} parts (groups), but at least "

@@ -12,7 +12,7 @@ REFERENCE_RANKS = np.linspace(0, 1, 21)
 
 SHIFTED = 0.25
 LEAST = 50
-"""Fewer images tell little: of 12 not even black ones pass the threshold, and of 20 a shift by one standard
+"""Fewer images tell little: of 11 not even black ones pass the threshold, and of 20 a shift by one standard
 deviation does in a tenth of the cases; of 50 in nine tenths, with 100 training images or more (simulated)."""
 CHI_SQUARE_99 = 21.67
 """99 % quantile of the chi-squared distribution with 9 degrees of freedom (ten bins)."""

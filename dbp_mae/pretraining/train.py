@@ -68,7 +68,7 @@ def _train(
     images: PretrainingImages,
     params: PretrainParams,
     checkpoint: Checkpoint,
-) -> "Pretraining":
+) -> Pretraining:
     """Return the finished training."""
     run = create_run(images, params, fabric)
     batches = images.batches(params, fabric.global_rank, fabric.world_size)
@@ -96,7 +96,7 @@ def _launch(fabric: Fabric, train: Callable[[Fabric], UserError | None]) -> None
                     f"{Pretraining.name} was stopped: the same command goes on from its last state, or "
                     "from its beginning."
                 ) from None
-            if isinstance(failure, ProcessExitedException):
+            if isinstance(failure, ProcessExitedException) and failure.signal_name == "SIGKILL":
                 raise UserError(
                     f"In {Pretraining.name}, the process of a device was ended, most likely for want of "
                     "memory: free some, or lower pretrain.workers. The same command goes on from the "

@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm import tqdm
 
-from dbp_mae.data.batches import Batches, Pair, load
+from dbp_mae.data.batches import Batches, Pair, load, loader_was_ended
 from dbp_mae.energy import EnergyMeter
 from dbp_mae.errors import UserError, one_line
 from dbp_mae.params import Precision
@@ -159,9 +159,9 @@ class Training(ABC):
 
         Raises:
             DivergedError: the loss or something learnt is no longer finite.
-            UserError: the GPU's memory is too small.
+            UserError: the GPU's memory is too small, or a process that loads batches was ended.
         """
-        with self.counted():
+        with self.counted(), self._with_loaders():
             while self.step < stop:
                 start = time.perf_counter()
                 batch = next(loader)
@@ -230,6 +230,24 @@ class Training(ABC):
                 f"In {self.name}, {work} needs more memory than the GPU has: {self.economy}."
             ) from None
 
+    @contextmanager
+    def _with_loaders(self) -> Iterator[None]:
+        """Say what to change where a process that loads batches is ended, which is told at any time.
+
+        Raises:
+            UserError: one was.
+        """
+        try:
+            yield
+        except (RuntimeError, ConnectionError) as error:
+            if not (self.params.workers and loader_was_ended(error)):
+                raise
+            raise UserError(
+                f"In {self.name}, one of {self.params.workers} processes that load images was ended, most "
+                f"likely for want of memory: free some, or lower {self.name}.workers. The same command "
+                "goes on from the last state."
+            ) from None
+
     def _train_step(self, batch: Pair) -> None:
         with self.within_memory("a step"):
             loss = self.optimize(self.fabric.to_device(batch))
@@ -260,7 +278,7 @@ class Training(ABC):
         Raises:
             UserError: the GPU's memory is too small.
         """
-        with self.within_memory("the validation"):
+        with self.within_memory("the validation"), self._with_loaders():
             columns = self.validate()
         scale = warmup_cosine(self.step - 1, self.params.steps, self.params.warmup_steps)
         row = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.states import Failed, State
+from prefect.states import Completed, Failed, State
 
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.drift import LEAST, STATISTICS, drift
@@ -27,15 +27,16 @@ def monitor(log: Path | None = None, window: int = 500) -> str | State:
     The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names,
     as DBP_MAE_MODEL may name the model.
     Lines that are not inspections are skipped, and counted in the message.
-    The run ends Failed, under the name Drifted, when a statistic has moved. Of too few inspections it
-    says that they are too few.
+    The run ends Failed, under the name Drifted, when a statistic has moved, and Completed, under the
+    name TooFew, where the inspections are too few to tell.
     """
     observed, skipped = read_inspections(log or _log_of_service(), window)
     remark = f" Skipped lines that are not inspections: {skipped}." if skipped else ""
     if len(observed) < LEAST:
-        return (
-            f"Too few inspections to tell whether images have moved: {len(observed)}, and {LEAST} are "
-            f"needed.{remark}"
+        return Completed(
+            name="TooFew",
+            message=f"Too few inspections to tell whether images have moved: {len(observed)}, and {LEAST} "
+            f"are needed.{remark}",
         )
     model = Path(os.environ.get(MODEL_VARIABLE) or served_model())
     card = Segmenter.load(model, gpu=False).card

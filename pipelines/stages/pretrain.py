@@ -109,9 +109,11 @@ def tell_of_stopped(checkpoint: Checkpoint) -> None:
         ROOT.glob(f"{NAME}-*/{checkpoint.path.name}"), key=lambda path: path.stat().st_mtime
     )
     if stopped:
+        folder = stopped[-1].parent
         print(
-            f"This begins anew. A pre-training with other data, settings or code was stopped in "
-            f"{stopped[-1].parent}: `python -m pipelines.resume {stopped[-1].parent}` lets it go on."
+            f"This begins anew, for its data, settings or code are not those of the pre-training that was "
+            f"stopped in {folder}. To go on from that one, where the data are the same: stop this one, "
+            f"remove {checkpoint.folder}, and `python -m pipelines.resume {folder}`."
         )
 
 

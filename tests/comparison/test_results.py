@@ -131,6 +131,15 @@ def test_the_candidate_is_the_tuning_s_not_the_luckiest() -> None:
     assert "does not pay" in " ".join(sentences(results(runs)))
 
 
+def test_the_baseline_has_to_be_beaten_at_its_level_rate_too() -> None:
+    runs = [*clear_win(), *(measurement("AdamW at 0.002", seed, 0.0015) for seed in (1, 2, 3))]
+    found = results(runs)
+    twin = found.settings["AdamW"].model_copy(update={"learning_rate": 0.002})
+    found = found.model_copy(update={"settings": found.settings | {"AdamW at 0.002": twin}})
+    assert found.targets == ["AdamW", "AdamW at 0.002", "Muon"]
+    assert "tuned AdamW at 0.002's best loss in 0.40 (" in sentences(found)[1]
+
+
 def test_a_rate_is_judged_by_its_mean_over_the_tuning_s_seeds() -> None:
     assert Trial(learning_rate=1e-3, losses=[0.25, 0.75]).loss == 0.5
     assert Trial(learning_rate=1e-3, losses=[0.25, None]).loss == math.inf

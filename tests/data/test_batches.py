@@ -6,8 +6,7 @@ import signal
 import pytest
 import torch
 
-from dbp_mae.data.batches import Batches, Pair, load
-from dbp_mae.errors import UserError
+from dbp_mae.data.batches import Batches, Pair, load, loader_was_ended
 
 
 class Numbered(Batches):
@@ -22,6 +21,8 @@ class Numbered(Batches):
     def __getitem__(self, index: int) -> Pair:
         if index == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+        if index == len(self):
+            raise RuntimeError("a mistake of ours")
         return torch.tensor(index), torch.tensor(-index)
 
     def fill(self, threads: int) -> None:
@@ -33,6 +34,10 @@ def test_batches_come_in_their_order(workers: int) -> None:
     assert [int(first) for first, _ in load(Numbered(), range(2, 6), workers)] == [2, 3, 4, 5]
 
 
-def test_a_process_that_was_ended_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="One of 1 processes that load images was ended"):
-        list(load(Numbered(fatal=3), range(6), workers=1))
+@pytest.mark.parametrize(("fatal", "ended"), [(3, True), (None, False)])
+def test_a_process_that_was_ended_is_told_from_one_that_failed(
+    fatal: int | None, ended: bool
+) -> None:
+    with pytest.raises((RuntimeError, ConnectionError)) as caught:
+        list(load(Numbered(fatal), range(7), workers=1))
+    assert loader_was_ended(caught.value) == ended

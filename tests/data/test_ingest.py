@@ -145,7 +145,7 @@ def test_folders_below_and_capital_endings(source: Path) -> None:
 @pytest.mark.parametrize("name", ["Masks", "label"])
 def test_a_folder_of_labels_under_another_name_is_refused(source: Path, name: str) -> None:
     (source / "masks").rename(source / name)
-    with pytest.raises(UserError, match=rf"{name} holds \S+, named like an image, but labels are"):
+    with pytest.raises(UserError, match=rf"{name} is not read, for labels are read from masks"):
         ingested(source)
     assert len(ingested(source, classes=[], defects=[])) == 12
 
@@ -353,6 +353,7 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
             "rows have more fields than its first line, image,group, has",
         ),
         (parts({"image": "p0_f0.png"}), {}, "parts.csv lacks the column group"),
+        (parts({**ROW, "Image": "p0_f0.png"}), {}, "parts.csv has two columns 'image': keep one"),
         (parts(ROW, ROW), {}, "names the image 'p0_f0.png' twice"),
         (parts(ROW | {"image": "p0_f0"}), {}, "names the image 'p0_f0', which is not among the im"),
         (

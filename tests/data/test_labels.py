@@ -131,7 +131,7 @@ TRIANGLE = [[1, 1], [9, 1], [9, 9]]
         (png(full(4)), "unknown_class", "value 4"),
         (png(full(254)), "unknown_class", "value 254"),
         (png(full(1)[1:]), "wrong_size", "60 x 39"),
-        (png(full(1).reshape(WIDTH, HEIGHT)), "wrong_size", "60 x 40 \\(turned as its EXIF"),
+        (png(full(1).reshape(WIDTH, HEIGHT)), "wrong_size", "60 x 40 as its EXIF"),
         (png(full(1), "RGB"), "unsupported", "8-bit RGB"),
         (png(full(1), "RGBA"), "unsupported", "RGB with alpha"),
         (png(full(1), "LA"), "unsupported", "grey with alpha"),

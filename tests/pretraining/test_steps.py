@@ -13,6 +13,7 @@ from tiny import start, step, tiny_params, train
 from torch import Tensor, nn
 from watched_checkpoint import WatchedCheckpoint
 
+from dbp_mae.data.batches import Pair
 from dbp_mae.errors import UserError
 from dbp_mae.params import PretrainParams
 from dbp_mae.pretraining.train import _launch
@@ -197,6 +198,20 @@ def test_processes_that_are_stopped_before_they_train_leave_no_trace(
     with pytest.raises(Interrupted, match="pretrain was stopped: the same command goes on"):
         _launch(two_processes(), stop_the_parent)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_loader_that_is_ended_is_one_sentence() -> None:
+    training, _ = start(tiny_params(workers=1))
+    loader = map(loader_error, range(1))
+    with pytest.raises(
+        UserError, match=r"In pretrain, one of 1 processes .* lower pretrain\.workers"
+    ):
+        training.advance(loader, stop=1)
+
+
+def loader_error(index: int) -> Pair:
+    """Raise what PyTorch does where a loader's process is gone."""
+    raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
 
 def end_one_process(fabric: Fabric) -> None:

@@ -83,7 +83,7 @@ def test_a_line_that_is_being_written_is_left_for_the_next_time(
 def test_too_few_inspections_are_said_to_be_too_few(log: Path, tiny_card: ModelCard) -> None:
     log.write_text(inspections(tiny_card, 49, mean=0.1))
     state = monitor(log, return_state=True)
-    assert state.is_completed()
+    assert (state.name, state.is_completed()) == ("TooFew", True)
     assert "49, and 50 are needed" in state.message
     log.write_text(inspections(tiny_card, 50, mean=0.1))
     assert monitor(log, return_state=True).name == "Drifted"
@@ -129,6 +129,6 @@ def test_nothing_inspected_yet_is_a_sentence(log: Path, monkeypatch: pytest.Monk
         read_inspections(log, 500)
 
 
-def test_a_window_without_an_inspection_is_refused(log: Path) -> None:
+def test_a_window_of_too_few_inspections_is_refused(log: Path) -> None:
     for window in (0, -1, 49):
         assert monitor(log, window, return_state=True).message.startswith(f"window is {window}")
