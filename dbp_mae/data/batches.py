@@ -42,7 +42,8 @@ def load(batches: Batches, numbers: range, workers: int) -> Iterator[Pair]:
 
 def loader_was_ended(error: Exception) -> bool:
     """Tell whether an error says that a process of `load` was ended from outside."""
-    return isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker (pid")
+    lost = isinstance(error, ConnectionError | EOFError)
+    return lost or str(error).startswith("DataLoader worker (pid")
 
 
 def channels_first(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:

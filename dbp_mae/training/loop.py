@@ -239,7 +239,7 @@ class Training(ABC):
         """
         try:
             yield
-        except (RuntimeError, ConnectionError) as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             if not (self.params.workers and loader_was_ended(error)):
                 raise
             raise UserError(
