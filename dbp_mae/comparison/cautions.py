@@ -88,11 +88,8 @@ def _loaded_ahead(results: Results) -> list[str]:
 
 def _level(results: Results) -> list[str]:
     """Say of which variants a second learning rate was measured."""
-    level = [
-        f"{name}'s {tuning.best:g} and {tuning.level:g}"
-        for name, tuning in results.tuning.items()
-        if name in results.plain and tuning.level
-    ]
+    rates = {name: it.measured(name in results.plain) for name, it in results.tuning.items()}
+    level = [f"{name}'s {its[0]:g} and {its[1]:g}" for name, its in rates.items() if len(its) > 1]
     if not level:
         return []
     return [

@@ -24,12 +24,7 @@ from dbp_mae.comparison.measurement import Measurement
 from dbp_mae.comparison.plan import Plan, is_plain
 from dbp_mae.comparison.power import estimated_power, with_estimate
 from dbp_mae.comparison.progress import Progress
-from dbp_mae.comparison.results import (
-    Data,
-    EnergySource,
-    Finetuned,
-    Results,
-)
+from dbp_mae.comparison.results import Data, EnergySource, Finetuned, Results
 from dbp_mae.comparison.subject import Subject
 from dbp_mae.comparison.tuning import Trial, Tuning, best_rate, next_rate
 from dbp_mae.energy import EnergyMeter
@@ -171,15 +166,12 @@ class _Comparison:
         )
 
     def _tuned(self, progress: Progress) -> dict[str, PretrainParams]:
-        """Return what is measured: each variant at its best rate, and at the second best where it is level.
-
-        The second is for what decorrelation has to beat alone, which a draw must not weaken.
-        """
+        """Return what is measured: each variant at its best rate, a level one under a name of its own."""
         tuned = {}
         for name, params in self.settings.items():
-            tuning = self.tuning[name]
-            tuned[name] = params.model_copy(update={"learning_rate": tuning.best})
-            if is_plain(params) and (rate := tuning.level):
+            best, *level = self.tuning[name].measured(is_plain(params))
+            tuned[name] = params.model_copy(update={"learning_rate": best})
+            for rate in level:
                 tuned[f"{name} at {rate:g}"] = params.model_copy(update={"learning_rate": rate})
                 progress.plan(params.steps * len(self.plan.seeds))
         return tuned

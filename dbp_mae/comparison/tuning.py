@@ -54,6 +54,13 @@ class Tuning(Block):
         ahead = any(map(operator.lt, second.by_seed, best.by_seed))
         return second.learning_rate if ahead and math.isfinite(second.loss) else None
 
+    def measured(self, plain: bool) -> list[float]:
+        """Return the rates to measure: the best, and of a plain variant the level one too.
+
+        That is what decorrelation has to beat, which a draw must not weaken.
+        """
+        return [self.best, self.level] if plain and self.level else [self.best]
+
 
 def next_rate(losses: Mapping[float, float]) -> float | None:
     """Return the learning rate to try next, or None where the best one is bracketed.
