@@ -66,6 +66,8 @@ class Run:
     thresholds: pd.DataFrame
     frame: pd.DataFrame
     """The validated manifest."""
+    quarantined: int
+    """How many images the data check set aside."""
     pretrained_on: pd.DataFrame | None
     """The images that the pre-training saw, perhaps in an earlier run (`data.seen`); None: unknown."""
     reconstructions: bytes
@@ -133,6 +135,7 @@ def load_run(root: Path) -> Run:
             per_image=per_image,
             thresholds=pd.read_csv(evaluation / "thresholds.csv"),
             frame=read_manifest(root / "data/validated.parquet"),
+            quarantined=pd.read_csv(root / "data/quarantine.csv")["path"].nunique(),
             pretrained_on=read_seen(seen) if seen.exists() else None,
             reconstructions=(root / "models/pretrain/reconstructions.png").read_bytes(),
             overlays={name: (evaluation / "overlays" / name).read_bytes() for name in drawn},

@@ -330,10 +330,10 @@ ROW = {"image": "p0_f0.png", "group": "p0"}
     [
         (lambda source: (source / "images").rename(source / "pictures"), {}, "images is missing"),
         (delete_images, {}, "images holds no image"),
-        (write("images/p0_f0.jpg", b""), {}, "p0_f0.jpg and .*p0_f0.png differ in their ending"),
+        (write("images/p0_f0.jpg", b""), {}, "p0_f0.jpg and .*p0_f0.png have one name but for"),
         (write("masks/p7_f0.png", b""), {}, "masks/p7_f0.png labels no image"),
         (write("labels/p0_f0.json", b""), {}, "labels/p0_f0.json and .*masks/p0_f0.png label one"),
-        (write("masks/p0_f0.bmp", b""), {}, "p0_f0.bmp and .*p0_f0.png differ in their ending"),
+        (write("masks/p0_f0.bmp", b""), {}, "p0_f0.bmp and .*p0_f0.png have one name but for"),
         (nothing, {"splits": {"test": "lot 9"}}, "images/lot 9 holds no image, but data.splits"),
         (nothing, {"group_pattern": "(p[0-9"}, "group_pattern .* is not a regular expression"),
         (nothing, {"group_pattern": r"p\d"}, "group_pattern .* has no group in parentheses"),

@@ -67,6 +67,7 @@ def write_project(root: Path, model: Path) -> None:
     (root / "data").mkdir()
     frame = manifest_from_rows(rows)
     write_manifest(frame, root / "data/validated.parquet")
+    write_text(root / "data/quarantine.csv", "path,rule,reason\nx.png,a,b\nx.png,c,d\ny.png,a,b\n")
     write_seen(models / "pretrain/seen.csv", frame)
 
 

@@ -226,6 +226,10 @@ def test_an_encoder_that_saw_held_out_images_is_told(run: Run, params: Params) -
         assert "that no training saw the labels of" in made(archive, *arguments)
 
 
+def test_what_was_set_aside_is_counted_by_image(html: str) -> None:
+    assert "<td>set aside</td><td></td><td>2</td>" in html
+
+
 def test_without_a_list_it_is_unknown_what_an_encoder_saw(run: Run, params: Params) -> None:
     unknown = replace(run, pretrained_on=None)
     for text in (page(unknown, params, MADE), model_card(unknown, params)):
