@@ -28,6 +28,8 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
+MAX_INSPECTIONS = 8
+"""How many requests may wait for their inspection or be sending their image: each holds it in memory."""
 STATUS: dict[Reason, int] = {
     "too_large": 413,
     "unsupported": 415,
@@ -56,7 +58,9 @@ def create_app(max_body: int) -> Starlette:
             Exception: apologise,
         },
     )
+    app.router.redirect_slashes = False
     app.state.max_body = max_body
+    app.state.places = asyncio.Semaphore(MAX_INSPECTIONS)
     # An inspection that is given up holds this thread until its batch of tiles has ended.
     app.state.one_at_a_time = ThreadPoolExecutor(1, "inspection")
     return app
@@ -79,6 +83,18 @@ async def segment(request: Request) -> Response:
     that takes too long, or whose client has gone, is given up: others wait for its place.
     """
     with_mask, with_image = _switches(request, "mask", "image")
+    places: asyncio.Semaphore = request.app.state.places
+    if places.locked():
+        raise HTTPException(
+            429,
+            f"The service is busy with {MAX_INSPECTIONS} requests: send this one again in a moment.",
+            {"Retry-After": "1"},
+        )
+    async with places:
+        return await _inspect(request, with_mask, with_image)
+
+
+async def _inspect(request: Request, with_mask: bool, with_image: bool) -> Response:
     inspector, given_up = _inspector(request), Event()
     held = [await _image_bytes(request)]  # let go of in the queue, where a request given up stays
     inspection = asyncio.get_running_loop().run_in_executor(
@@ -143,7 +159,11 @@ def _inspector(request: Request) -> Inspector:
 async def refuse_request(request: Request, error: Exception) -> Response:
     """Answer a request that does not fit."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    headers = error.headers or {}
+    sentence = error.detail
+    if error.status_code == 405:
+        sentence = f"{request.url.path} takes {headers['Allow']}, not {request.method}."
+    return JSONResponse({"error": sentence}, error.status_code, headers)
 
 
 async def refuse_image(request: Request, error: Exception) -> Response:

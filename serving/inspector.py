@@ -96,7 +96,12 @@ class Inspector:
         if self._log is None:
             return
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"time": time, "verdict": decision, **image_statistics(image)}
+        line = {
+            "time": time,
+            "model": self._segmenter.sha256,
+            "verdict": decision,
+            **image_statistics(image),
+        }
         try:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

@@ -11,7 +11,8 @@ from bentoml.exceptions import BentoMLConfigException
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.segmenter import Segmenter
 from serving.address import check_address
-from serving.api import create_app
+from serving.api import MAX_INSPECTIONS, create_app
+from serving.held_model import held_model, hold
 from serving.inspector import Inspector
 from serving.settings import Settings
 
@@ -38,7 +39,8 @@ app = create_app(settings.max_body)
 @bentoml.service(
     name="segmenter",
     workers=1,  # each would load its own model and use all cores
-    traffic={"timeout": 60, "max_concurrency": 8},
+    # Of inspections the routes take fewer: the page and /model are answered all the same.
+    traffic={"timeout": 60, "max_concurrency": 4 * MAX_INSPECTIONS},
 )
 @bentoml.asgi_app(app)
 class Segmentation:
@@ -47,7 +49,7 @@ class Segmentation:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Refuse to start without a sound model or on a port in use, before any worker exists."""
+        """Before any worker exists, refuse a port in use or an unsound model, and hold the model."""
         with told_plainly():
             check_address()
             try:
@@ -56,8 +58,9 @@ class Segmentation:
                 raise UserError(
                     f"{error} The variable DBP_MAE_MODEL says which file is served."
                 ) from None
+            hold(settings.model)
 
     def __init__(self) -> None:
-        segmenter = Segmenter.load(settings.model)
+        segmenter = Segmenter.load(held_model(settings.model))
         app.state.inspector = Inspector(segmenter, settings.max_pixels, settings.log)
         print(f"{settings.model} ({segmenter.sha256[:12]}) runs on {segmenter.provider}")

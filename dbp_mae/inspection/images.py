@@ -11,6 +11,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from dbp_mae.errors import UserError
 
+Image.MAX_IMAGE_PIXELS = None  # _check_header has a limit of its own; Pillow would warn below it
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 """An image with a smaller side holds nothing to inspect."""
@@ -85,11 +86,6 @@ def decode_samples(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             samples = _samples(image, data)
     except (ImageError, MemoryError):
         raise
-    except Image.DecompressionBombError:
-        raise ImageError(
-            "too_large",
-            f"The image has more than the {max_pixels} pixels accepted: cut it into smaller images.",
-        ) from None
     except Exception:  # damaged files make Pillow's plugins raise almost anything
         raise ImageError(
             "unreadable",

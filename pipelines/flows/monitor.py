@@ -1,13 +1,18 @@
 """Have the images on the line moved away from those the model was trained on?"""
 
 import json
+import math
 import os
 from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, Failed, State
+from pydantic import Field
 
 from dbp_mae.errors import UserError
 from dbp_mae.inspection.drift import LEAST, STATISTICS, drift
@@ -19,19 +24,38 @@ LOG_VARIABLE = "DBP_MAE_INSPECTION_LOG"
 MODEL_VARIABLE = "DBP_MAE_MODEL"
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a line of the log tells of an image."""
+
+    time: datetime
+    statistics: dict[str, float]
+
+
 @flow
 @one_sentence
-def monitor(log: Path | None = None, window: int = 500) -> str | State:
+def monitor(
+    log: Path | None = None, window: int = 500, silence: Annotated[float, Field(gt=0)] = 72
+) -> str | State:
     """Compare the last `window` inspections with the served model's reference.
 
     The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names,
     as DBP_MAE_MODEL may name the model.
     Lines that are not inspections are skipped, and counted in the message.
-    The run ends Failed, under the name Drifted, when a statistic has moved, and Completed, under the
-    name TooFew, where the inspections are too few to tell.
+    The run ends Failed, under the name Drifted, when a statistic has moved, and under the name Silent, when
+    the newest inspection is more than `silence` hours old; and Completed, under the name TooFew, where the
+    inspections are too few to tell.
     """
-    observed, skipped = read_inspections(log or _log_of_service(), window)
+    log = log or _log_of_service()
+    observed, skipped = read_inspections(log, window)
     remark = f" Skipped lines that are not inspections: {skipped}." if skipped else ""
+    newest = observed[-1].time
+    if datetime.now(UTC) - newest > timedelta(hours=silence):
+        return Failed(
+            name="Silent",
+            message=f"The newest inspection in {log} is of {newest:%Y-%m-%d %H:%M} UTC, more than "
+            f"{silence:g} hours ago: see whether the service runs and can write its log.{remark}",
+        )
     if len(observed) < LEAST:
         return Completed(
             name="TooFew",
@@ -40,7 +64,8 @@ def monitor(log: Path | None = None, window: int = 500) -> str | State:
         )
     model = Path(os.environ.get(MODEL_VARIABLE) or served_model())
     card = Segmenter.load(model, gpu=False).card
-    judged = drift(observed, card.reference, card.training_images)
+    statistics = [inspection.statistics for inspection in observed]
+    judged = drift(statistics, card.reference, card.training_images)
     create_table_artifact(
         key="drift",
         description=f"The last {len(observed)} inspections against the training images",
@@ -64,11 +89,11 @@ def monitor(log: Path | None = None, window: int = 500) -> str | State:
     return f"The last {len(observed)} images look like the training images.{remark}"
 
 
-def read_inspections(log: Path, window: int) -> tuple[list[dict[str, float]], int]:
-    """Read the image statistics in the last `window` lines, oldest first.
+def read_inspections(log: Path, window: int) -> tuple[list[Inspection], int]:
+    """Read the inspections in the last `window` lines, oldest first.
 
     Returns:
-        the statistics of each inspection, and how many of the lines are not inspections.
+        the inspections, and how many of the lines are none.
 
     Raises:
         UserError: the log cannot be read or none of the lines is an inspection; window is too small.
@@ -88,21 +113,23 @@ def read_inspections(log: Path, window: int) -> tuple[list[dict[str, float]], in
     if not lines:
         raise UserError(f"{log} is empty: has the service inspected anything yet?")
     # A power cut may have left half a line.
-    observed = [found for line in lines if (found := _statistics(line))]
+    observed = [found for line in lines if (found := _inspection(line))]
     if not observed:
         raise UserError(
-            f"{log} has no inspection (JSON with {', '.join(STATISTICS)}) in its last "
+            f"{log} has no inspection (JSON with time, {', '.join(STATISTICS)}) in its last "
             f"{len(lines)} lines: see what wrote them."
         )
     return observed, len(lines) - len(observed)
 
 
-def _statistics(line: bytes) -> dict[str, float] | None:
+def _inspection(line: bytes) -> Inspection | None:
     try:
         record = json.loads(line)
-        return {name: float(record[name]) for name in STATISTICS}
-    except (ValueError, TypeError, KeyError):
+        time = datetime.fromisoformat(record["time"]).astimezone(UTC)
+        statistics = {name: float(record[name]) for name in STATISTICS}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+    return Inspection(time, statistics) if all(map(math.isfinite, statistics.values())) else None
 
 
 def _log_of_service() -> Path:

@@ -1,11 +1,12 @@
 """The chain on a schedule: a DVC experiment of each run, and the gate before the line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from prefect import flow
 from prefect.runtime.flow_run import get_scheduled_start_time
+from pydantic import Field
 
 from dbp_mae.data.manifest import read_manifest
 from dbp_mae.errors import UserError
@@ -33,7 +34,7 @@ def experiment_name() -> str:
 @flow(flow_run_name=experiment_name)
 @exclusive
 @one_sentence
-def retrain(tolerance: float = 0.0) -> str:
+def retrain(tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> str:
     """Bring the chain up to date; promote the new model unless it lost more mIoU than `tolerance`.
 
     Each promotion may lose that much anew: a tolerance above 0 does not bound the loss over many.

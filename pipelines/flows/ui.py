@@ -127,7 +127,9 @@ def _command(*arguments: str) -> list[str]:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A script's `&` has SIGINT ignored, here and in what is started here; Prefect ends its runs by it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from hostile_images import HOSTILE, RGB16, png16
 from service_process import COMMAND, ROOT, environment, served
@@ -18,6 +20,7 @@ from service_process import COMMAND, ROOT, environment, served
 from dbp_mae.inspection.drift import STATISTICS, image_statistics
 from dbp_mae.inspection.images import decode_image, decode_samples, encode_png
 from dbp_mae.inspection.segmenter import Segmenter
+from serving.held_model import VARIABLE
 
 REQUEST_WITHOUT_BODY = (
     b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
@@ -224,8 +227,11 @@ def test_an_overloaded_service_answers_so_at_once(client: httpx.Client, part: by
         for connection in slow:
             connection.sendall(REQUEST_WITHOUT_BODY)
             assert b" 100 " in connection.recv(1000)  # the service waits for the body
-        assert client.post("/segment", content=part).status_code == 429
-        assert client.get("/readyz").status_code == 200
+        busy = client.post("/segment", content=part)
+        assert (busy.status_code, busy.headers["retry-after"]) == (429, "1")
+        assert "busy with 8 requests" in busy.json()["error"]
+        for path in ("/", "/model", "/readyz"):
+            assert client.get(path).status_code == 200
         for connection in slow:
             connection.sendall(b"hello")
             assert b" 415 " in connection.recv(1000)
@@ -240,6 +246,7 @@ def test_each_inspection_leaves_a_line_in_the_log(
     client.post("/segment", content=b"not inspected")
     (line,) = map(json.loads, log.read_text().splitlines()[lines_before:])
     assert line["verdict"] == "reject"
+    assert line["model"] == client.get("/model").json()["sha256"]
     assert {name: line[name] for name in STATISTICS} == image_statistics(decode_image(part, 1))
 
 
@@ -249,6 +256,21 @@ def test_the_page_is_complete_in_itself(client: httpx.Client) -> None:
     assert "default-src 'none'" in response.headers["content-security-policy"]
     for outside in ("http://", "https://", "src=", "@import", "url("):
         assert outside not in response.text
+
+
+def test_a_worker_that_is_replaced_serves_the_same_model(tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copy(tiny_model, tmp_path / "served.onnx"))
+    with served(tmp_path, model) as client:
+        before = client.get("/model").json()
+        model.write_bytes(b"half a model")
+        (worker,) = (
+            process
+            for process in psutil.Process().children(recursive=True)
+            if VARIABLE in process.environ() and process.environ()["BENTOML_HOME"] == str(tmp_path)
+        )
+        worker.kill()
+        worker.wait(30)
+        assert httpx.get(client.base_url.join("/model"), timeout=60).json() == before
 
 
 def test_a_port_in_use_ends_the_start_with_one_sentence(

@@ -1,6 +1,7 @@
 """Drift of what the line sees, from the service's log."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def inspections(card: ModelCard, count: int, **factors: float) -> str:
         for name, quantiles in card.reference.items()
     }
     lines = [
-        {"time": "2026-11-22T02:00:00Z", "verdict": "accept"}
+        {"time": datetime.now(UTC).isoformat(), "verdict": "accept"}
         | {name: column[row] for name, column in values.items()}
         for row in range(count)
     ]
@@ -96,10 +97,39 @@ def test_a_log_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
         read_inspections(tmp_path, 500)
 
 
-FOREIGN = [b"{", b"[]", b"7", b'{"mean": 0.5}', b'{"mean": "dark"}', b"\xff", b""]
+def test_a_log_that_has_fallen_silent_is_no_good_sign(log: Path, tiny_card: ModelCard) -> None:
+    old = datetime.now(UTC) - timedelta(hours=30)
+    lines = [json.loads(line) for line in inspections(tiny_card, 60).splitlines()]
+    stale = "".join(json.dumps(line | {"time": old.isoformat()}) + "\n" for line in lines)
+    log.write_text(stale)
+    state = monitor(log, silence=29, return_state=True)
+    assert (state.name, state.is_failed()) == ("Silent", True)
+    assert f"is of {old:%Y-%m-%d %H:%M} UTC, more than 29 hours ago" in state.message
+    assert monitor(log, silence=31, return_state=True).name == "Completed"
+    log.write_text(stale + inspections(tiny_card, 1))
+    assert monitor(log, silence=29, return_state=True).name == "Completed"
 
 
-@pytest.mark.parametrize("line", FOREIGN)
+def whole(**changes: object) -> bytes:
+    """Return a line of the log with some values replaced."""
+    values = {
+        "time": "2026-11-22T02:00:00Z",
+        "mean": 0.5,
+        "std": 0.1,
+        "sharpness": 9,
+        "saturated": 0,
+    }
+    return json.dumps(values | changes).encode()
+
+
+FOREIGN = [
+    *(b"{", b"[]", b"7", b'{"mean": 0.5}', b"\xff", b"", b"[" * 100_000),
+    *(whole(mean=value) for value in ("dark", None, float("nan"), float("inf"), 10**400)),
+    *(whole(time=value) for value in ("yesterday", 7, None)),
+]
+
+
+@pytest.mark.parametrize("line", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_foreign_line_is_skipped(tmp_path: Path, tiny_card: ModelCard, line: bytes) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(line + b"\n")
