@@ -70,7 +70,10 @@ def loading_rate(batches: CropBatches, params: PretrainParams) -> float:
 
 
 def training(batches: CropBatches, params: PretrainParams, channels: int) -> dict[str, float]:
-    """Train; return images a second and the share of waiting in the second half of the steps."""
+    """Train; return images a second and the share of waiting in the second half of the steps.
+
+    Each worker has loaded two batches before the first step: to tell anything, the steps must be many more.
+    """
     run = pretraining(params, channels)
     with tempfile.TemporaryDirectory() as folder:
         run.run(batches, Checkpoint(Path(folder)))
@@ -157,12 +160,12 @@ def main() -> None:
             arguments.warmup,
         )
         step = params.batch / float(times["step"].median())
-        cases = product(folders.items(), arguments.workers, (True, False))
-        rows = [
-            measure(name, folder, workers, keep, step, arguments)
-            for (name, folder), workers, keep in cases
-        ]
-    report("loader", headline(rows), rows)
+        rows: list[dict[str, Any]] = []
+        for (name, folder), workers, keep in product(
+            folders.items(), arguments.workers, (True, False)
+        ):
+            rows.append(measure(name, folder, workers, keep, step, arguments))
+            report("loader", headline(rows), rows)
 
 
 def headline(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -132,7 +132,8 @@ def their_stepper(
     params: PretrainParams, channels: int, attention: str | None = None
 ) -> Callable[[], object]:
     """Return a function that takes one training step of their model, as our loop takes it."""
-    run = pretraining(with_update(params, "none"), channels)
+    eager = params.model_copy(update={"compile": False})
+    run = pretraining(with_update(eager, "none"), channels)
     batch = run.fabric.to_device(random_batch(params, channels))
     model = create_theirs(run.plain_model, params.crop, attention)
     model = model.to(run.fabric.device).train()

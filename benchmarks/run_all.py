@@ -23,10 +23,12 @@ from benchmarks.results_file import RESULTS, device_slug
 GRACE = 20
 """Seconds that a benchmark has to end after its time is up."""
 SIZE = ["--image", "64", "--patch", "8", "--channels", "1", "--batch", "8"]
+DEFAULT = "function-preserving, every 8"
+"""The recipes' decorrelation, as benchmarks.step_overhead names it."""
 VIT_B = [
     *("--variants", "AdamW", "Muon; rest_rate=0.5", "Muon, function-preserving"),
     *("--pretrain", "model=base", "patch=16", "crop=224", "batch=256", "precision=auto"),
-    *("decoder_dim=256", "decoder_depth=2", "steps=200", "validate_every=10"),
+    *("decoder_dim=256", "decoder_depth=2", "steps=200", "validate_every=20"),
     *("checkpoint_every=200", "workers=8", "--tuning-seeds", "0"),
 ]
 """A convergence at a ViT-B's scale. On an H200 a run took 8 to 18 s, and some seconds to begin and end."""
@@ -48,22 +50,26 @@ class Part:
     share: float
     """Of the time, in proportion to the shares of the parts that are left."""
     needs: str | None = None
-    """A module that this part imports only when it is asked for."""
+    """A module that may not be importable where only packages that train are installed."""
 
 
 def full_parts(data: list[str]) -> list[Part]:
     """Return the benchmarks for one large GPU, in the order of their weight."""
     convergence = ["--data", *data, *VIT_B] if data else []
     finetuning = "dbp_mae.comparison.finetuning"
-    overhead = ["--models", "base", "small"]
+    overhead = ["--models", "base", "small", "--variants", DEFAULT, "--rounds", "5"]
+    loader = ["--workers", "8", "16", "--rounds", "48"]
+    imagenet = ["imagenet10", "--batches", "128", "256"]
     return [
-        Part("step overhead", "benchmarks.step_overhead", overhead, 4),
-        Part("convergence", "benchmarks.convergence", convergence, 14),
-        Part("MAE step", "benchmarks.mae_step", ["--compile"], 4),
-        Part("mIoU", "benchmarks.convergence", [*convergence, "--finetune"], 4, finetuning),
-        Part("loader", "benchmarks.loader", ["--data", data[1]] if data[1:] else [], 3),
-        Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", "--batches", "128", "256"], 1),
-        Part("ADE20K", "benchmarks.paper_scale", ["ade20k10", "--batches", "8", "16"], 1),
+        Part("step overhead", "benchmarks.step_overhead", overhead, 5),
+        Part("convergence", "benchmarks.convergence", convergence, 20),
+        Part("MAE step", "benchmarks.mae_step", [], 2),
+        Part("loader", "benchmarks.loader", loader + (["--data", data[1]] if data[1:] else []), 2),
+        Part("mIoU", "benchmarks.convergence", [*convergence, "--finetune"], 2, finetuning),
+        Part("ImageNet", "benchmarks.paper_scale", imagenet, 1, finetuning),
+        Part(
+            "ADE20K", "benchmarks.paper_scale", ["ade20k10", "--batches", "8", "16"], 1, finetuning
+        ),
     ]
 
 
@@ -79,10 +85,10 @@ def toy_parts() -> list[Part]:
         Part("step overhead", "benchmarks.step_overhead", overhead, 1),
         Part("convergence", "benchmarks.convergence", toy, 2),
         Part("MAE step", "benchmarks.mae_step", mae, 1),
-        Part("mIoU", "benchmarks.convergence", [*toy, "--finetune"], 2, finetuning),
         Part("loader", "benchmarks.loader", loader, 1),
-        Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", *paper], 1),
-        Part("ADE20K", "benchmarks.paper_scale", ["ade20k10", *paper], 1),
+        Part("mIoU", "benchmarks.convergence", [*toy, "--finetune"], 2, finetuning),
+        Part("ImageNet", "benchmarks.paper_scale", ["imagenet10", *paper], 1, finetuning),
+        Part("ADE20K", "benchmarks.paper_scale", ["ade20k10", *paper], 1, finetuning),
     ]
 
 
@@ -102,9 +108,8 @@ def run_parts(parts: list[Part], seconds: float) -> dict[str, str]:
 def run_part(part: Part, limit: float) -> str:
     """Run one part for at most `limit` seconds; say how it ended."""
     try:
-        for name in (part.module, part.needs):
-            if name:
-                import_module(name)
+        if part.needs:
+            import_module(part.needs)
     except ImportError as error:
         return f"left out, for it cannot be imported here: {error}"
     process = subprocess.Popen([sys.executable, "-m", part.module, *part.arguments])

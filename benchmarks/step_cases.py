@@ -16,6 +16,7 @@ VARIANTS = {
     "function-preserving": ("function-preserving", 1),
     f"function-preserving, every {CYCLE}": ("function-preserving", CYCLE),
 }
+DECORRELATED = [name for name in VARIANTS if name != UNTOUCHED]
 DECODERS = {"paper": (512, 8), "light": (64, 1)}
 """Width and depth: that of the MAE paper, and that of the default recipe, which hides the least."""
 CASE = ("model", "optimizer", "decoder", "variant")
@@ -35,6 +36,13 @@ def add_cases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoders", nargs="+", default=list(DECODERS), choices=DECODERS, help="light hides less"
     )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=DECORRELATED,
+        choices=DECORRELATED,
+        help="beside the untouched",
+    )
 
 
 def report_cases(
@@ -51,7 +59,10 @@ def report_cases(
         width, depth = DECODERS[decoder]
         sizes = {"model": model, "decoder_dim": width, "decoder_depth": depth}
         params = step_params(arguments, optimizer=optimizer, **sizes, **settings)
-        variants = {variant: with_update(params, *way) for variant, way in VARIANTS.items()}
+        variants = {
+            variant: with_update(params, *VARIANTS[variant])
+            for variant in (UNTOUCHED, *arguments.variants)
+        }
         case = {"model": model, "optimizer": optimizer, "decoder": decoder, "batch": params.batch}
         rows += [
             {**case, "variant": key, **value} for key, value in measure(variants, arguments).items()
