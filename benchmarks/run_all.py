@@ -24,7 +24,7 @@ GRACE = 20
 """Seconds that a benchmark has to end after its time is up."""
 SIZE = ["--image", "64", "--patch", "8", "--channels", "1", "--batch", "8"]
 DEFAULT = "function-preserving, every 8"
-"""The recipes' decorrelation, as benchmarks.step_overhead names it."""
+"""The recipes' decorrelation, as benchmarks.step_cases names it."""
 VIT_B = [
     *("--variants", "AdamW", "Muon; rest_rate=0.5", "Muon, function-preserving"),
     *("--pretrain", "model=base", "patch=16", "crop=224", "batch=256", "precision=auto"),
@@ -54,11 +54,11 @@ class Part:
 
 
 def full_parts(data: list[str]) -> list[Part]:
-    """Return the benchmarks for one large GPU, in the order of their weight."""
+    """Return the benchmarks for one large GPU, what counts most first."""
     convergence = ["--data", *data, *VIT_B] if data else []
     finetuning = "dbp_mae.comparison.finetuning"
     overhead = ["--models", "base", "small", "--variants", DEFAULT, "--rounds", "5"]
-    loader = ["--workers", "8", "16", "--rounds", "48"]
+    loader = ["--workers", "8", "--rounds", "160"]
     imagenet = ["imagenet10", "--batches", "128", "256"]
     return [
         Part("step overhead", "benchmarks.step_overhead", overhead, 5),

@@ -27,7 +27,7 @@ Measure = Callable[[dict[str, PretrainParams], argparse.Namespace], dict[str, Fi
 
 
 def add_cases(parser: argparse.ArgumentParser) -> None:
-    """Add the models, optimizers and decoders."""
+    """Add the models, optimizers, decoders and variants."""
     parser.add_argument("--models", nargs="+", default=["small"], help="as pretrain.model")
     optimizers = ["muon", "adamw"]
     parser.add_argument(

@@ -9,9 +9,8 @@ import argparse
 from benchmarks.command import create_parser, run
 from benchmarks.step_cases import UNTOUCHED, Figures, add_cases, report_cases
 from benchmarks.training_step import CYCLE, add_arguments, stepper
-from benchmarks.turns import Contestants, add_rounds, ratios, take_turns
+from benchmarks.turns import add_rounds, ratios, take_turns
 from dbp_mae.params import PretrainParams
-from dbp_mae.training.compilation import make_room_for_compiled
 from dbp_mae.training.precision import resolve
 
 
@@ -20,15 +19,10 @@ def measure(
 ) -> dict[str, Figures]:
     """Return each variant's median seconds a step and its ratio to the untouched model's."""
     channels, params = arguments.channels, variants[UNTOUCHED]
-
-    def enter() -> Contestants:
-        make_room_for_compiled(len(variants))
-        return {name: stepper(settings, channels) for name, settings in variants.items()}
-
     times = take_turns(
         "step_overhead",
         {**params.model_dump(), "channels": channels},
-        enter,
+        lambda: {name: stepper(settings, channels) for name, settings in variants.items()},
         arguments.rounds,
         arguments.warmup,
         CYCLE,

@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from dbp_mae.inspection.images import ImageError, Reason
-from serving.guard import BodyLimit
+from serving.guard import CLOSE, BodyLimit
 from serving.inspector import Inspector
 
 PAGE = Path(__file__).with_name("page") / "index.html"
@@ -58,7 +58,6 @@ def create_app(max_body: int) -> Starlette:
             Exception: apologise,
         },
     )
-    app.router.redirect_slashes = False
     app.state.max_body = max_body
     app.state.places = asyncio.Semaphore(MAX_INSPECTIONS)
     # An inspection that is given up holds this thread until its batch of tiles has ended.
@@ -159,10 +158,13 @@ def _inspector(request: Request) -> Inspector:
 async def refuse_request(request: Request, error: Exception) -> Response:
     """Answer a request that does not fit."""
     assert isinstance(error, HTTPException)
-    headers = error.headers or {}
+    headers = dict(error.headers or {})
     sentence = error.detail
     if error.status_code == 405:
-        sentence = f"{request.url.path} takes {headers['Allow']}, not {request.method}."
+        allowed = " or ".join(sorted(headers["Allow"].split(", ")))
+        sentence = f"{request.url.path} takes {allowed}, not {request.method}."
+    if "transfer-encoding" in request.headers:
+        headers |= CLOSE  # the rest of a body without a stated length may have no end
     return JSONResponse({"error": sentence}, error.status_code, headers)
 
 

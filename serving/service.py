@@ -9,10 +9,10 @@ from bentoml._internal.utils.analytics.usage_stats import do_not_track
 from bentoml.exceptions import BentoMLConfigException
 
 from dbp_mae.errors import UserError
-from dbp_mae.inspection.segmenter import Segmenter
+from dbp_mae.inspection.segmenter import Segmenter, read_model
 from serving.address import check_address
 from serving.api import MAX_INSPECTIONS, create_app
-from serving.held_model import held_model, hold
+from serving.held_model import held_path, hold
 from serving.inspector import Inspector
 from serving.settings import Settings
 
@@ -53,14 +53,15 @@ class Segmentation:
         with told_plainly():
             check_address()
             try:
-                Segmenter.load(settings.model, gpu=False)
+                model = read_model(settings.model)
+                Segmenter.from_bytes(model, settings.model, gpu=False)
             except UserError as error:
                 raise UserError(
                     f"{error} The variable DBP_MAE_MODEL says which file is served."
                 ) from None
-            hold(settings.model)
+            hold(model)
 
     def __init__(self) -> None:
-        segmenter = Segmenter.load(held_model(settings.model))
+        segmenter = Segmenter.load(held_path(settings.model))
         app.state.inspector = Inspector(segmenter, settings.max_pixels, settings.log)
         print(f"{settings.model} ({segmenter.sha256[:12]}) runs on {segmenter.provider}")

@@ -11,13 +11,16 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[1]
+CONTAINERS = ("BENTOML_CONTAINERIZED", "BENTOCLOUD_DEPLOYMENT_URL")
+"""By which BentoML tells that it is in a container, where it replaces no worker."""
 COMMAND = [sys.executable, "-m", "bentoml", "serve"]
 
 
 def environment(folder: Path, model: Path, **variables: str) -> dict[str, str]:
     """Return the environment of a service that serves `model` and keeps its files in `folder`."""
     own = {"BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True", "DBP_MAE_MODEL": str(model)}
-    return {**os.environ, **own, **variables}
+    outer = {name: value for name, value in os.environ.items() if name not in CONTAINERS}
+    return {**outer, **own, **variables}
 
 
 @contextmanager

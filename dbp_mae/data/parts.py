@@ -14,15 +14,15 @@ State = Literal["labelled", "clean", "unlabelled", "excluded"]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What the source says of the part that an image shows."""
+class Listing:
+    """What the source says of an image: the part that it shows, and whether it is labelled."""
 
     group: str
     state: State | None
     """None where parts.csv leaves it to the label file."""
 
 
-def find_parts(source: Path, pattern: str | None, images: list[str]) -> dict[str, Part]:
+def find_parts(source: Path, pattern: str | None, images: list[str]) -> dict[str, Listing]:
     """Return the part of each image: as parts.csv says, else as data.group_pattern finds, else the image.
 
     Args:
@@ -46,10 +46,10 @@ def find_parts(source: Path, pattern: str | None, images: list[str]) -> dict[str
                 f"{unlisted[0]}, so views of one part may fall into two splits, which flatters the "
                 "held-out figures; name them in parts.csv or data.group_pattern."
             )
-    return listed | {name: Part(group, None) for name, group in groups.items()}
+    return listed | {name: Listing(group, None) for name, group in groups.items()}
 
 
-def _read_parts(path: Path, images: list[str]) -> dict[str, Part]:
+def _read_parts(path: Path, images: list[str]) -> dict[str, Listing]:
     """Read parts.csv, where there is one: group and state by image, named as in `images`."""
     if not path.exists():
         return {}
@@ -85,23 +85,23 @@ def _read_parts(path: Path, images: list[str]) -> dict[str, Part]:
     groups = table["group"].str.strip()
     states = table["state"].str.strip() if "state" in table else [""] * len(table)
     return {
-        name: _part(path, name, group, state)
+        name: _listing(path, name, group, state)
         for name, group, state in zip(names, groups, states, strict=True)
     }
 
 
-def _part(path: Path, name: str, group: str, state: str) -> Part:
+def _listing(path: Path, name: str, group: str, state: str) -> Listing:
     if not group:
         raise UserError(f"{path} gives no group for '{name}': name the part it shows.")
     for known in get_args(State):
         if state == known:
-            return Part(group, known)
+            return Listing(group, known)
     if state:
         raise UserError(
             f"{path} gives '{name}' the state '{state}': "
             f"use one of {', '.join(get_args(State))}, or leave it empty."
         )
-    return Part(group, None)
+    return Listing(group, None)
 
 
 def _groups_by_pattern(pattern: str, names: list[str]) -> dict[str, str]:

@@ -137,8 +137,8 @@ def _by_stem(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
         stem = _stem(file)
         if stem in by_stem:
             raise UserError(
-                f"{folder / by_stem[stem]} and {folder / file} have one name but for their endings: "
-                "rename or delete one."
+                f"{folder / by_stem[stem]} and {folder / file} have one name but for their endings "
+                "or how their letters are composed: rename or delete one."
             )
         by_stem[stem] = file
     return by_stem

@@ -32,6 +32,20 @@ class Segmentation:
     objects: list[InspectionObject]
 
 
+def read_model(path: Path) -> bytes:
+    """Return the contents of segmenter.onnx.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"Model file {path} cannot be read ({error.strerror}): run the pipeline, or name another file."
+        ) from None
+
+
 class Segmenter:
     """An exported segmenter.
 
@@ -57,13 +71,11 @@ class Segmenter:
         Raises:
             UserError: the file is missing, is not ONNX, or is not one of the export stage.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"Model file {path} cannot be read ({error.strerror}): "
-                "run the pipeline, or name another file."
-            ) from None
+        return cls.from_bytes(read_model(path), path, gpu)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: Path, gpu: bool = True) -> Self:
+        """Load what `read_model` read from a path, which errors name; for the others see `load`."""
         try:
             session = onnxruntime.InferenceSession(data, providers=_providers(gpu))
         except Exception as error:  # onnxruntime's errors for a bad file have no common class

@@ -5,7 +5,7 @@ import math
 import os
 from collections import deque
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +37,7 @@ class Inspection:
 def monitor(
     log: Path | None = None, window: int = 500, silence: Annotated[float, Field(gt=0)] = 72
 ) -> str | State:
-    """Compare the last `window` inspections with the served model's reference.
+    """Compare the last `window` inspections with the reference of the promoted model, or the pipeline's.
 
     The log is the service's, in JSON lines; by default the file that DBP_MAE_INSPECTION_LOG names,
     as DBP_MAE_MODEL may name the model.
@@ -50,7 +50,7 @@ def monitor(
     observed, skipped = read_inspections(log, window)
     remark = f" Skipped lines that are not inspections: {skipped}." if skipped else ""
     newest = observed[-1].time
-    if datetime.now(UTC) - newest > timedelta(hours=silence):
+    if (datetime.now(UTC) - newest).total_seconds() > 3600 * silence:
         return Failed(
             name="Silent",
             message=f"The newest inspection in {log} is of {newest:%Y-%m-%d %H:%M} UTC, more than "

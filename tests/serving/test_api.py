@@ -127,13 +127,14 @@ def test_an_inspection_whose_client_has_gone_is_given_up() -> None:
     assert held_up.left.acquire(timeout=60)
 
 
-def test_a_wrong_method_or_address_is_told() -> None:
+def test_a_wrong_method_is_told() -> None:
     async def scenario() -> None:
         async with client_of(create_app(max_body=1)) as client:
             wrong = await client.get("/segment")
             assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
             assert wrong.json() == {"error": "/segment takes POST, not GET."}
-            assert (await client.post("/segment/")).status_code == 404
+            wrong = await client.post("/model")
+            assert wrong.json() == {"error": "/model takes GET or HEAD, not POST."}
 
     asyncio.run(scenario())
 

@@ -130,12 +130,12 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("line", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_foreign_line_is_skipped(tmp_path: Path, tiny_card: ModelCard, line: bytes) -> None:
+def test_a_foreign_line_is_skipped(tmp_path: Path, line: bytes) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(line + b"\n")
     with pytest.raises(UserError, match="has no inspection"):
         read_inspections(log, 500)
-    log.write_bytes(inspections(tiny_card, 1).encode() + line + b"\n")
+    log.write_bytes(whole() + b"\n" + line + b"\n")
     observed, skipped = read_inspections(log, 500)
     assert (len(observed), skipped) == (1, 1)
 
