@@ -32,6 +32,33 @@ class Numbered(Batches):
         """Nothing has to be decoded."""
 
 
+def printed(code: str) -> str:
+    """Return what a loading process of its own prints: PyTorch may raise its error at any later time too."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout, done.stderr
+    return done.stdout
+
+
+ORDER = """
+from test_batches import Numbered
+
+from dbp_mae.data.batches import load
+
+print([int(first) for first, _ in load(Numbered(), range(2, 6), {workers})])
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_their_order(workers: int) -> None:
+    assert printed(ORDER.format(workers=workers)) == "[2, 3, 4, 5]\n"
+
+
 ENDED = """
 from test_batches import Numbered
 
@@ -48,12 +75,4 @@ except (RuntimeError, ConnectionError, EOFError) as error:
 def test_a_process_that_was_ended_is_told_from_one_that_failed(
     fatal: int | None, ended: bool
 ) -> None:
-    """In a process of its own, for PyTorch may raise its error at any later time too."""
-    done = subprocess.run(
-        [sys.executable, "-c", ENDED.format(fatal=fatal)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == f"{ended}\n", done.stderr
+    assert printed(ENDED.format(fatal=fatal)) == f"{ended}\n"
