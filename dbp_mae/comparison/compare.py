@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from dbp_mae.comparison.contender import (
     Contender,
@@ -35,11 +34,10 @@ from dbp_mae.params import Block, FinetuneParams, Params, PretrainParams
 from dbp_mae.pretraining.images import PretrainingImages
 from dbp_mae.pretraining.run import create_run
 from dbp_mae.training.checkpoint import ROOT, Checkpoint, run_folder
+from dbp_mae.training.compilation import make_room_for_compiled
 from dbp_mae.training.precision import resolve
 
 FINETUNING_NEEDS = ("albumentations", "segmentation_models_pytorch", "onnx", "onnxruntime")
-RECOMPILATIONS = 8
-"""Allowed to each run that takes turns: PyTorch's own limit for one."""
 
 
 class Conditions(Block):
@@ -193,7 +191,7 @@ class _Comparison:
         if done := load_measurement(folder):
             progress.skip(params.steps)
             return done
-        _make_room_for_compiled(1)
+        make_room_for_compiled(1)
         contender = Contender(name, self.images, params, folder, self.energy)
         progress.skip(contender.training.step)
         while not contender.finished:
@@ -229,7 +227,7 @@ class _Comparison:
         """
         folders = self._measure_folders(seed)
         done = {name: run for name, folder in folders.items() if (run := load_measurement(folder))}
-        _make_room_for_compiled(len(folders))
+        make_room_for_compiled(len(folders))
         turns = [
             Contender(
                 name,
@@ -320,10 +318,3 @@ def _check_finetuning(frame: pd.DataFrame) -> None:
             f"Fine-tuning needs labelled images in every split, and none is in {', '.join(bare)}: label "
             "parts of at least three groups, or set finetune to null in the comparison's file."
         )
-
-
-def _make_room_for_compiled(runs: int) -> None:
-    """Forget the code compiled for earlier runs; never let a run silently go on uncompiled."""
-    torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = RECOMPILATIONS * runs
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
