@@ -3,12 +3,15 @@
 import argparse
 import functools
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
 from prefect import Flow
 from prefect.exceptions import FailedRun
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed, State
 
 from dbp_mae.errors import UserError
@@ -34,10 +37,24 @@ def run_from_shell(flow: Flow[[], State]) -> None:
     """Run a flow with its defaults, print its sentence, and exit with 1 if it failed."""
     note = "From the shell all parameters keep their defaults; Prefect's page can set others."
     argparse.ArgumentParser(description=flow.description, epilog=note).parse_args()
-    state = flow(return_state=True)
+    if get_current_settings().api.url is None:
+        _start_server()
+    try:
+        state = flow(return_state=True)
+    except KeyboardInterrupt:
+        sys.exit("stopped: give the same command again.")
     if not state.is_completed():
         sys.exit(f"error: {state.message}")
     print(state.message)
+
+
+def _start_server() -> None:
+    """Start Prefect's temporary server before the flow does, deaf to Ctrl-C: it is told how the flow ends."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # also in what is started
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _not_a_plain_failure(record: logging.LogRecord) -> bool:

@@ -47,7 +47,7 @@ def main() -> None:
         with temporary_settings({PREFECT_API_URL: f"{address}/api"}):
             end_orphans()
         _prefect("work-pool", "create", POOL, "--type=process", "--overwrite")
-        _prefect("--no-prompt", "deploy", "--all")
+        _prefect("deploy", "--all")
         with _running("worker", "start", f"--pool={POOL}") as worker:
             print(f"\nPrefect: {address}  (Ctrl-C ends the server, the worker and the schedules)\n")
             wait_for_an_end({"server": server, "worker": worker})
@@ -117,8 +117,9 @@ def end_orphans() -> None:
 
 
 def _prefect(*arguments: str) -> None:
-    if subprocess.run(_command(*arguments)).returncode:
-        raise UserError(f"prefect {' '.join(arguments)} failed: see above.")
+    done = subprocess.run(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:  # else it would advise to start the worker that we start
+        raise UserError(f"prefect {' '.join(arguments)} failed:\n{done.stdout.decode().strip()}")
 
 
 def _command(*arguments: str) -> list[str]:
