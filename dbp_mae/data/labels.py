@@ -157,13 +157,20 @@ def _check_values(mask: np.ndarray, classes: list[str], clean: bool) -> None:
 
 
 def _check_extent(corners: np.ndarray, width: int, height: int) -> None:
-    """Refuse shapes that reach farther out of the image than the image is large."""
+    """Refuse shapes that are not in the image, or reach farther out of it than it is large."""
     size = np.array([width, height])
-    if (corners < -size).any() or (corners > 2 * size).any():
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    if (low < -size).any() or (high > 2 * size).any() or (high <= 0).any() or (low >= size).any():
         raise LabelError(
             "wrong_size",
-            f"has a shape far outside of its image of {width} x {height} pixels: "
+            f"has a shape outside of its image of {width} x {height} pixels, or far beyond its edge: "
             "label the image as it is",
+        )
+    if (high <= 1).all():
+        raise LabelError(
+            "wrong_size",
+            "has a shape within the first pixel, as if its coordinates were shares of the image: export "
+            "them in pixels",
         )
 
 

@@ -32,6 +32,8 @@ from dbp_mae.segmentation.metrics import (
 )
 
 RESAMPLES = 2000
+LEAST_GROUPS = 5
+"""Of fewer, resamples differ too little: the interval would seem sure."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _resample(judged: list[Judged], groups: np.ndarray, weights: np.ndarray) -> 
 
 
 def _interval(values: np.ndarray, groups: int) -> tuple[float | None, float | None]:
-    if groups < 2:  # one group says nothing of others
+    if groups < LEAST_GROUPS:
         return None, None
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -168,7 +168,11 @@ def test_a_higher_threshold_finds_less(result: Evaluation) -> None:
     assert by_score[0.85] == pytest.approx(1 / 3)
 
 
-def test_a_control_that_is_the_model_itself_gains_nothing(result: Evaluation) -> None:
+def test_a_control_that_is_the_model_itself_gains_nothing(
+    data: Data, params: Params, tiny_model: Path
+) -> None:
+    parts = data.frame.assign(group=data.frame["path"])
+    result = evaluate(tiny_model, tiny_model, parts, data.source, data.folder, params)
     metrics = result.metrics
     assert metrics["scratch_miou"] == metrics["miou"]
     assert (metrics["gain"], metrics["gain_low"], metrics["gain_high"]) == (0.0, 0.0, 0.0)
@@ -196,15 +200,17 @@ def test_without_a_control_the_gain_is_unknown(
 def test_a_class_that_a_resample_lacks_does_not_raise_the_interval(
     data: Data, params: Params, tiny_model: Path
 ) -> None:
-    """Wire is right in both parts; epoxy is missed, and labelled in one of them alone."""
-    names = data.frame["path"].isin(["images/missed.png", "images/ignored.png"])
-    two = data.frame[names]
-    metrics = evaluate(tiny_model, None, two, data.source, data.folder, params).metrics
+    """Wire is right in all parts; epoxy is missed, and labelled in one of them alone."""
+    missed, ignored = (
+        data.frame[data.frame["path"] == f"images/{name}.png"] for name in ("missed", "ignored")
+    )
+    parts = pd.concat([missed, *(ignored.assign(group=str(part)) for part in range(4))])
+    metrics = evaluate(tiny_model, None, parts, data.source, data.folder, params).metrics
     assert metrics["iou"] == {"wire": 1.0, "epoxy": 0.0}
     assert (metrics["miou_low"], metrics["miou"], metrics["miou_high"]) == (0.5, 0.5, 0.5)
 
 
-def interval(hits: list[int], labelled: int) -> tuple[float, float, float]:
+def interval(hits: list[int], labelled: int) -> tuple[float | None, float, float | None]:
     """Return low, mIoU and high over groups that each have so many of the labelled pixels right."""
     judged = [
         Judged(np.array([[0, 0], [labelled - right, right]]), [], [], seconds=0.0) for right in hits
@@ -213,9 +219,15 @@ def interval(hits: list[int], labelled: int) -> tuple[float, float, float]:
     return metrics["miou_low"], metrics["miou"], metrics["miou_high"]
 
 
-def test_the_interval_of_two_groups_holds_each_alone() -> None:
-    """A quarter of the resamples is the first group twice, another quarter the second."""
-    assert interval([0, 10], labelled=10) == (0.0, 0.5, 1.0)
+def test_the_interval_of_five_groups_is_that_of_their_draws() -> None:
+    """One that has all right is drawn never in 33 % of the resamples, four times and more in 0.7 %,
+    three times and more in 5.8 %.
+    """
+    assert interval([0, 0, 0, 0, 10], labelled=10) == (0.0, 0.2, 0.6)
+
+
+def test_fewer_than_five_groups_have_no_interval() -> None:
+    assert interval([0, 0, 0, 10], labelled=10) == (None, 0.25, None)
 
 
 def test_the_interval_of_many_groups_is_that_of_their_mean() -> None:
@@ -226,6 +238,8 @@ def test_the_interval_of_many_groups_is_that_of_their_mean() -> None:
     """
     hits = list(range(100))
     low, miou, high = interval(hits, labelled=99)
+    assert low is not None
+    assert high is not None
     error = np.std(hits) / 99 / len(hits) ** 0.5
     assert miou == pytest.approx(0.5)
     assert low == pytest.approx(0.5 - 1.96 * error, abs=0.18 * error)
@@ -240,15 +254,6 @@ def test_without_a_labelled_class_the_miou_is_unknown(
     metrics = evaluate(tiny_model, tiny_model, two, data.source, data.folder, params).metrics
     for figure in ("miou", "miou_low", "miou_high", "gain", "gain_low", "gain_high"):
         assert metrics[figure] is None
-
-
-def test_one_group_has_no_interval(data: Data, params: Params, tiny_model: Path) -> None:
-    one = data.frame[data.frame["group"] == "A"]
-    metrics = evaluate(tiny_model, None, one, data.source, data.folder, params).metrics
-    assert metrics["images"]["groups"] == 1
-    assert metrics["miou"] is not None
-    assert metrics["miou_low"] is None
-    assert metrics["miou_high"] is None
 
 
 def test_without_defect_classes_only_pixels_are_judged(
