@@ -142,8 +142,8 @@ class Training(ABC):
                 interrupted = self._agree(asked())
                 if interrupted or self.finished or self.step % params.checkpoint_every == 0:
                     self._save(checkpoint)
+                progress.set_postfix(figures, refresh=False)  # with the next update that shows
                 progress.update(self.step - progress.n)
-                progress.set_postfix(figures)
             if self._agree(interrupted or asked()):
                 raise Interrupted(
                     f"{self.name} was stopped after step {self.step} of {params.steps}: the same "
