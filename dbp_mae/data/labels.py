@@ -157,10 +157,10 @@ def _check_values(mask: np.ndarray, classes: list[str], clean: bool) -> None:
 
 
 def _check_extent(corners: np.ndarray, width: int, height: int) -> None:
-    """Refuse shapes that are not in the image, or reach farther out of it than it is large."""
+    """Refuse shapes that lie beside the image, or reach farther out of it than it is large."""
     size = np.array([width, height])
     low, high = corners.min(axis=0), corners.max(axis=0)
-    if (low < -size).any() or (high > 2 * size).any() or (high <= 0).any() or (low >= size).any():
+    if (low < -size).any() or (high > 2 * size).any() or (high < 0).any() or (low > size).any():
         raise LabelError(
             "wrong_size",
             f"has a shape outside of its image of {width} x {height} pixels, or far beyond its edge: "

@@ -140,7 +140,7 @@ def _classes(
 def _pixel_metrics(
     judged: list[Judged], control: list[Judged] | None, groups: NDArray[np.int_], seed: int
 ) -> dict[str, Any]:
-    """Return mIoU and the gain over the control, with 95 % bootstrap intervals over the groups.
+    """Return mIoU and the gain over the control, with 95 % bootstrap intervals over enough groups.
 
     Args:
         groups: the number of the part that each image shows, from 0.

@@ -295,7 +295,7 @@ def _not_measured(run: Run, params: Params) -> list[str]:
     if images["groups"] < FEW_PARTS:
         sentences.append(
             f"Much with certainty: the held-out images show {images['groups']} parts, so the "
-            "intervals are rough themselves."
+            "intervals, where there are any, are rough themselves."
         )
     return sentences + _concentrated(run.frame, run.model.card)
 

@@ -37,9 +37,10 @@ def run_from_shell(flow: Flow[[], State]) -> None:
     """Run a flow with its defaults, print its sentence, and exit with 1 if it failed."""
     note = "From the shell all parameters keep their defaults; Prefect's page can set others."
     argparse.ArgumentParser(description=flow.description, epilog=note).parse_args()
-    if get_current_settings().api.url is None:
-        _start_server()
+    settings = get_current_settings()
     try:
+        if settings.server.ephemeral.enabled and not settings.api.url:
+            _start_server()
         state = flow(return_state=True)
     except KeyboardInterrupt:
         sys.exit("stopped: give the same command again.")

@@ -117,8 +117,11 @@ def end_orphans() -> None:
 
 
 def _prefect(*arguments: str) -> None:
-    done = subprocess.run(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:  # else it would advise to start the worker that we start
+    # What it says is kept: it would advise to start the worker that we start.
+    done = subprocess.run(
+        _command("--no-prompt", *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode:
         raise UserError(f"prefect {' '.join(arguments)} failed:\n{done.stdout.decode().strip()}")
 
 

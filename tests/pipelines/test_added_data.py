@@ -20,10 +20,11 @@ def test_dvc_finds_what_is_added(
     folder = tmp_path / name
     folder.mkdir(parents=True)
     (folder / "1.png").write_bytes(b"an image")
-    with Repo.init(str(tmp_path)) as repo:
-        repo.add(name)
-    with Repo(str(tmp_path)) as repo:
-        assert [Path(out.fs_path) for out in repo.index.outs] == [folder]
+    Repo.init(str(tmp_path)).close()
     for ignored, status in ((folder / "1.png", 0), (folder.with_suffix(".dvc"), 1)):
         asked = subprocess.run(["git", "check-ignore", "--quiet", str(ignored)], check=False)
         assert asked.returncode == status, ignored
+    with Repo(str(tmp_path)) as repo:
+        repo.add(name)
+    with Repo(str(tmp_path)) as repo:
+        assert [Path(out.fs_path) for out in repo.index.outs] == [folder]

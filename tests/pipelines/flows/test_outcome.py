@@ -1,13 +1,15 @@
 """How runs end: with a sentence, and never for ever Running."""
 
 import logging
+import signal
 import socket
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import FailedRun
-from prefect.settings import PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 from prefect.states import Completed, Failed, Running, State
 
 from dbp_mae.errors import UserError
@@ -36,6 +38,18 @@ def test_a_flow_ends_with_one_sentence(
 def test_a_state_that_the_body_returns_is_kept() -> None:
     warning = Failed(name="Drifted", message="mean has moved")
     assert one_sentence(lambda: warning)() is warning
+
+
+def test_ctrl_c_while_the_server_starts_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["flow"])
+    monkeypatch.setattr(
+        SubprocessASGIServer, "start", lambda server: signal.raise_signal(signal.SIGINT)
+    )
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(SystemExit, match="stopped: give the same command again"),
+    ):
+        run_from_shell(ends)
 
 
 def test_a_failed_flow_leaves_no_stack_trace(caplog: pytest.LogCaptureFixture) -> None:
