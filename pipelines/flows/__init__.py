@@ -7,8 +7,6 @@ from pathlib import Path
 DEFAULTS = {
     # In the project's folder, so that two projects on one machine do not mix their runs.
     "PREFECT_HOME": str(Path.cwd() / ".prefect"),
-    # It would ask about profiles, of which we use none, before a server starts in a terminal.
-    "PREFECT_CLI_PROMPT": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # In memory, the default, a restart of the server forgets who holds a deployment's one slot:

@@ -118,15 +118,14 @@ def end_orphans() -> None:
 
 def _prefect(*arguments: str) -> None:
     # What it says is kept: it would advise to start the worker that we start.
-    done = subprocess.run(
-        _command("--no-prompt", *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    done = subprocess.run(_command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         raise UserError(f"prefect {' '.join(arguments)} failed:\n{done.stdout.decode().strip()}")
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "prefect", *arguments]
+    # In a terminal a server would ask about profiles before it starts, of which we use none.
+    return [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
 
 
 if __name__ == "__main__":

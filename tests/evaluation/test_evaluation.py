@@ -168,11 +168,16 @@ def test_a_higher_threshold_finds_less(result: Evaluation) -> None:
     assert by_score[0.85] == pytest.approx(1 / 3)
 
 
+def each_a_part(data: Data, params: Params, tiny_model: Path) -> Evaluation:
+    """Evaluate with every image a part of its own, enough of them for intervals."""
+    frame = data.frame.assign(group=data.frame["path"])
+    return evaluate(tiny_model, tiny_model, frame, data.source, data.folder, params)
+
+
 def test_a_control_that_is_the_model_itself_gains_nothing(
     data: Data, params: Params, tiny_model: Path
 ) -> None:
-    parts = data.frame.assign(group=data.frame["path"])
-    result = evaluate(tiny_model, tiny_model, parts, data.source, data.folder, params)
+    result = each_a_part(data, params, tiny_model)
     metrics = result.metrics
     assert metrics["scratch_miou"] == metrics["miou"]
     assert (metrics["gain"], metrics["gain_low"], metrics["gain_high"]) == (0.0, 0.0, 0.0)
@@ -180,10 +185,9 @@ def test_a_control_that_is_the_model_itself_gains_nothing(
     assert result.classes["scratch_iou"].tolist() == result.classes["iou"].tolist()
 
 
-def test_a_second_evaluation_gives_the_same(
-    result: Evaluation, data: Data, params: Params, tiny_model: Path
-) -> None:
-    again = evaluate(tiny_model, tiny_model, data.frame, data.source, data.folder, params)
+def test_a_second_evaluation_gives_the_same(data: Data, params: Params, tiny_model: Path) -> None:
+    result, again = (each_a_part(data, params, tiny_model) for _ in range(2))
+    assert result.metrics["miou_low"] is not None
     assert again.metrics == result.metrics
     assert_frame_equal(again.thresholds, result.thresholds)
 
@@ -250,10 +254,19 @@ def test_without_a_labelled_class_the_miou_is_unknown(
     data: Data, params: Params, tiny_model: Path
 ) -> None:
     clean = data.frame[data.frame["path"] == "images/clean.png"]
-    two = pd.concat([clean, clean.assign(group="another")])
-    metrics = evaluate(tiny_model, tiny_model, two, data.source, data.folder, params).metrics
+    parts = pd.concat([clean.assign(group=str(part)) for part in range(5)])
+    metrics = evaluate(tiny_model, tiny_model, parts, data.source, data.folder, params).metrics
     for figure in ("miou", "miou_low", "miou_high", "gain", "gain_low", "gain_high"):
         assert metrics[figure] is None
+
+
+def test_one_group_has_no_interval(data: Data, params: Params, tiny_model: Path) -> None:
+    one = data.frame[data.frame["group"] == "A"]
+    metrics = evaluate(tiny_model, None, one, data.source, data.folder, params).metrics
+    assert metrics["images"]["groups"] == 1
+    assert metrics["miou"] is not None
+    assert metrics["miou_low"] is None
+    assert metrics["miou_high"] is None
 
 
 def test_without_defect_classes_only_pixels_are_judged(
